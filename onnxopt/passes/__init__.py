@@ -1,0 +1,1 @@
+"""The passes, one file each, and the one ordered list of them."""

@@ -34,6 +34,7 @@ def graph_from_proto(proto: onnx.ModelProto, *, freeze_inputs: bool = False) -> 
     graph = Graph(name=proto.graph.name, opsets=opsets, source=proto.graph)
     graph.ir_version = proto.ir_version
     graph.functions_defined = frozenset((_domain(f.domain), f.name) for f in proto.functions)
+    graph.protected = frozenset(_protected_names(proto))
     _fill(graph, proto.graph, {}, overridable=proto.ir_version >= 4 and not freeze_inputs)
     if freeze_inputs:
         graph.input_order = list(graph.inputs)
@@ -310,7 +311,7 @@ def model_to_proto(graph: Graph, header: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def protected_names(header: onnx.ModelProto) -> Iterable[str]:
+def _protected_names(header: onnx.ModelProto) -> Iterable[str]:
     """Names that messages outside the nodes refer to: these initializers are never dropped."""
     for info in header.training_info:
         for binding in [*info.initialization_binding, *info.update_binding]:

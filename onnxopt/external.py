@@ -45,9 +45,7 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:
-    return (
-        tensor.HasField("data_location") and tensor.data_location == onnx.TensorProto.EXTERNAL
-    )
+    return tensor.HasField("data_location") and tensor.data_location == onnx.TensorProto.EXTERNAL
 
 
 def uses_external_data(proto: onnx.ModelProto) -> bool:

@@ -98,6 +98,14 @@ class Variable(Value, gs.Variable):  # type: ignore[misc]
         gs.Variable.__init__(self, name)
         self.info = info
 
+    @property
+    def array(self) -> Array | None:
+        """What a Constant node makes counts as constant too."""
+        producer = self.producer
+        if producer is None or producer.op != "Constant" or not producer.is_standard:
+            return None
+        return constant_value(producer)
+
 
 class Constant(Value, gs.Constant):  # type: ignore[misc]
     """An initializer. It counts as constant unless it is a graph input that a caller may override.
@@ -295,6 +303,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
         initializers: in the order of the file.
         opsets: version by domain, the same dict in every body of a model.
         parent: the graph around a body; None for the main graph.
+        protected: initializers that something outside the nodes refers to (main graph only).
         source: the message it was read from.
     """
 
@@ -323,6 +332,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.functions_defined: frozenset[tuple[str, str]] = frozenset()
         self.taken: set[str] = set() if parent is None else parent.root.taken
         self.ir_version = 0
+        self.protected: frozenset[str] = frozenset()
 
     @property
     def root(self) -> Graph:
@@ -378,6 +388,16 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.initializers.append(constant)
         return constant
 
+    def replace_initializer(self, old: Constant, array: Array) -> Constant:
+        """Put other data under the name of an initializer that nothing will read any more."""
+        new = Constant(old.name, array)
+        new.graph = self
+        self.initializers[self.initializers.index(old)] = new
+        if old in self.input_order:
+            self.input_order[self.input_order.index(old)] = new
+            new.info = onnx.helper.make_tensor_value_info(new.name, new.elem_type, new.shape)
+        return new
+
     def new_value(self, base: str) -> Variable:
         """A new value of this graph, for a node output, under a fresh name made from `base`."""
         value = Variable(self.fresh_name(base))
@@ -391,6 +411,22 @@ class Graph(gs.Graph):  # type: ignore[misc]
             ValueError: the nodes form a cycle.
         """
         self.nodes[:] = sorted_nodes(self)
+
+
+def constant_value(node: Node) -> Array | None:
+    """What a Constant node makes; None if it is sparse or unset."""
+    for name, value in node.attrs.items():
+        if name == "value":
+            array: Array = onnx.numpy_helper.to_array(value)
+            array.flags.writeable = False
+            return array
+        if name in ("value_float", "value_floats"):
+            return np.array(value, np.float32)
+        if name in ("value_int", "value_ints"):
+            return np.array(value, np.int64)
+        if name in ("value_string", "value_strings"):
+            return np.array(value, object)
+    return None
 
 
 _defaults: dict[tuple[str, str, int], dict[str, Any]] = {}

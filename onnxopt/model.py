@@ -14,7 +14,7 @@ import onnx
 import onnx.parser
 import onnx.helper
 
-from onnxopt.convert import graph_from_proto, model_to_proto, protected_names
+from onnxopt.convert import graph_from_proto, model_to_proto
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.external import external_name, load_external_data, move_to_external_data
 from onnxopt.graph import Graph
@@ -61,10 +61,6 @@ class Model:
         mean the wrong value there.
         """
         yield from _rewritable(self.graph, frozenset())
-
-    def protected(self) -> frozenset[str]:
-        """Names of initializers that something outside the nodes refers to."""
-        return frozenset(protected_names(self.header))
 
 
 def _rewritable(graph: Graph, outer: frozenset[str]) -> Iterator[Graph]:

@@ -1,0 +1,105 @@
+"""All rules that are in force: one Python file each, ours in the wheel and a user's in a folder."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from onnxopt.changes import Numerics
+from onnxopt.errors import UsageError
+from onnxopt.rewriting.match import Parameter, Pattern, compile_pattern, parameters
+from onnxopt.rewriting.rule import Rule
+
+OWN_RULES = Path(__file__).parent.parent / "rules"
+"""Where the wheel has them; a checkout has them beside the package."""
+
+
+@dataclass(frozen=True)
+class LoadedRule:
+    """A rule with its name (the file's) and its page (the file's docstring)."""
+
+    name: str
+    rule: Rule
+    doc: str
+    path: Path
+
+    @property
+    def numerics(self) -> Numerics:
+        return self.rule.numerics
+
+    @property
+    def source(self) -> str:
+        return self.path.read_text()
+
+    @property
+    def summary(self) -> str:
+        return self.doc.strip().splitlines()[0] if self.doc.strip() else ""
+
+    @cached_property
+    def patterns(self) -> tuple[Pattern, ...]:
+        texts = self.rule.pattern
+        texts = (texts,) if isinstance(texts, str) else texts
+        return tuple(compile_pattern(text, self.name) for text in texts)
+
+    @cached_property
+    def parameters(self) -> dict[str, Parameter]:
+        return parameters(self.rule, self.name)
+
+
+def own_rules_folder() -> Path:
+    return OWN_RULES if OWN_RULES.is_dir() else OWN_RULES.parent.parent / "rules"
+
+
+def load_rules(extra: Iterable[Path] = ()) -> tuple[LoadedRule, ...]:
+    """Our rules, then those of the given folders, each sorted by name.
+
+    Raises:
+        UsageError: a folder or file that holds no rules, or two rules of one name.
+    """
+    found = load_folder(own_rules_folder())
+    for folder in extra:
+        found += load_folder(folder)
+    names: set[str] = set()
+    for rule in found:
+        if rule.name in names:
+            raise UsageError(f"there are two rules named '{rule.name}'", "rename your file")
+        names.add(rule.name)
+    return tuple(found)
+
+
+def load_folder(folder: Path) -> list[LoadedRule]:
+    """The rules of one folder. The files are code: they are run.
+
+    Raises:
+        UsageError: no such folder, no rule in it, or a file that is not a rule.
+    """
+    if not folder.is_dir():
+        raise UsageError(f"there is no folder of rules '{folder}'")
+    files = sorted(f for f in folder.glob("*.py") if not f.name.startswith("_"))
+    if not files:
+        raise UsageError(f"the folder '{folder}' holds no rules", "a rule is a .py file")
+    return [load_file(file) for file in files]
+
+
+def load_file(file: Path) -> LoadedRule:
+    """One rule; its name is the file's, with dashes.
+
+    Raises:
+        UsageError: the file does not run, or defines no `rule`.
+    """
+    spec = importlib.util.spec_from_file_location(f"onnxopt_rule_{file.stem}", file)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise UsageError(f"the rule file '{file}' fails: {type(error).__name__}: {error}") from None
+    rule = getattr(module, "rule", None)
+    if not isinstance(rule, Rule):
+        raise UsageError(f"the file '{file}' defines no `rule = Rule(...)`")
+    loaded = LoadedRule(file.stem.replace("_", "-"), rule, module.__doc__ or "", file)
+    assert loaded.patterns and loaded.parameters is not None  # compiled now: errors show here
+    return loaded

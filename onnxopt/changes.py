@@ -38,7 +38,8 @@ class Ledger:
 
     Attributes:
         fuel: how many rewrites may be made; None for no limit.
-        withdrawn: (by, site) of rewrites that may not be made, with the reason.
+        withdrawn: (by, site) of rewrites that may not be made, with the reason; the site "*"
+            stands for all of a rule or pass.
         changes: what was done, in order, then (see `declined`) what was not.
     """
 
@@ -49,7 +50,8 @@ class Ledger:
 
     def grant(self, by: str, site: str, what: str, numerics: Numerics = "exact") -> bool:
         """Whether this rewrite may be made now; if so it is booked as made."""
-        if (reason := self.withdrawn.get((by, site))) is not None:
+        reason = self.withdrawn.get((by, site)) or self.withdrawn.get((by, "*"))
+        if reason is not None:
             self.decline(by, site, reason)
             return False
         if self.fuel is not None and len(self.changes) >= self.fuel:

@@ -175,8 +175,10 @@ def graph_to_proto(graph: Graph) -> onnx.GraphProto:
     proto.output.extend(graph.output_infos)
     proto.node.extend(node_to_proto(node) for node in graph.nodes)
     made = {value.name for node in graph.nodes for value in node.outputs}
+    kept = {t.name for t in source.initializer}
     known = made | {i.name for i in proto.input} | {c.name for c in graph.initializers}
-    proto.value_info.extend(i for i in source.value_info if i.name in known)
+    described = made | (known & kept)
+    proto.value_info.extend(i for i in source.value_info if i.name in described)
     proto.quantization_annotation.extend(
         a for a in source.quantization_annotation if a.tensor_name in known
     )

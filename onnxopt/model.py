@@ -32,11 +32,13 @@ class Model:
     Attributes:
         graph: the main graph; its nodes' attributes hold the bodies.
         header: the message it was read from, never written into.
+        input_permutations: axes by which a pass transposed an input of the signature.
         notes: what a pass wants said about the signature (a changed layout, a fixed shape).
     """
 
     graph: Graph
     header: onnx.ModelProto
+    input_permutations: dict[str, tuple[int, ...]] = field(default_factory=dict)
     notes: list[str] = field(default_factory=list)
 
     @classmethod

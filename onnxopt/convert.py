@@ -231,17 +231,16 @@ def node_to_proto(node: Node) -> onnx.NodeProto:
         if list(source.input) == inputs and list(source.output) == outputs:
             return source
     proto = onnx.NodeProto()
-    if source is not None:
-        for field, value in source.ListFields():
-            if field.name in ("doc_string", "overload"):
-                setattr(proto, field.name, value)
-            elif field.name in ("metadata_props", "device_configurations"):
-                getattr(proto, field.name).extend(value)
+    for field, value in source.ListFields() if source is not None else ():
+        if field.name in ("doc_string", "overload", "domain", "name"):
+            setattr(proto, field.name, value)
+        elif field.name in ("metadata_props", "device_configurations"):
+            getattr(proto, field.name).extend(value)
     proto.op_type = node.op
-    if node.name:
+    if node.name != proto.name:
         proto.name = node.name
-    if node.domain or (source is not None and source.domain):
-        proto.domain = node.domain or (source.domain if source is not None else "")
+    if node.domain != _domain(proto.domain):
+        proto.domain = node.domain
     proto.input.extend(inputs)
     proto.output.extend(outputs)
     proto.attribute.extend(attributes)

@@ -5,12 +5,12 @@ from __future__ import annotations
 import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
-import onnx.checker
 
 from onnxopt.changes import Change, Ledger, Numerics
 from onnxopt.cost import cost
@@ -24,6 +24,7 @@ from onnxopt.report import Report, versions
 from onnxopt.rewriting.rulebook import LoadedRule, load_rules
 from onnxopt.shapes import infer
 from onnxopt.userdata import load_user_data
+from onnxopt.validity import complaint
 from onnxopt.verify import Verdict, Verifier
 
 Progress = Callable[[str, float], None]
@@ -209,6 +210,10 @@ class _Runner:
     passes: tuple[Pass, ...]
     broken: dict[str, str] = field(default_factory=dict)
 
+    @cached_property
+    def is_valid(self) -> bool:
+        return complaint(self.proto) is None
+
     def attempt(self, withdrawn: Mapping[tuple[str, str], str], fuel: int | None = None) -> Attempt:
         """One run of all passes, again and again until none changes anything.
 
@@ -278,9 +283,8 @@ class _Runner:
 
     def _judge(self, attempt: Attempt, numerics: Numerics, verifier: Verifier) -> Verdict:
         """Right are outputs as before, and a file that onnx.checker likes as well as the original."""
-        complaint = check_like(self.proto, attempt.proto)
-        if complaint is not None:
-            return Verdict(False, numerics, reason=f"the result is not valid: {complaint}")
+        if self.is_valid and (why := complaint(attempt.proto)) is not None:
+            return Verdict(False, numerics, reason=f"the result is not valid: {why}")
         permutations = attempt.model.input_permutations
         return verifier.check(attempt.proto, numerics, adapt=_transposer(permutations))
 
@@ -330,16 +334,3 @@ def _transposer(
         name: np.transpose(value, permutations[name]) if name in permutations else value
         for name, value in feeds.items()
     }
-
-
-def check_like(original: onnx.ModelProto, made: onnx.ModelProto) -> str | None:
-    """What onnx.checker says of `made` if it has nothing to say of `original`."""
-    try:
-        onnx.checker.check_model(original)
-    except Exception:
-        return None
-    try:
-        onnx.checker.check_model(made)
-    except onnx.checker.ValidationError as error:
-        return str(error).splitlines()[0]
-    return None

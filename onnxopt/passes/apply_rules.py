@@ -11,8 +11,8 @@ from onnxopt.changes import Ledger, Numerics
 from onnxopt.graph import Graph, Node, drop_detached
 from onnxopt.model import Model
 from onnxopt.rewriting.apply import describe, keeps_signature, put_in_place
-from onnxopt.rewriting.match import Pattern, arguments, find_match
-from onnxopt.rewriting.rule import Skip
+from onnxopt.rewriting.match import Match, Pattern, arguments, find_match
+from onnxopt.rewriting.rule import Result, Skip
 from onnxopt.rewriting.rulebook import LoadedRule
 
 MOST_SWEEPS = 100
@@ -75,14 +75,23 @@ class ApplyRules:
             match = find_match(pattern, rule.parameters, node, sole=rule.rule.reuse == "sole")
             if match is None:
                 continue
-            result = match
-            if not isinstance(match, Skip):
-                result = rule.rule.rewrite(**arguments(match, rule.parameters))
-                if not isinstance(result, Skip) and not keeps_signature(match, result):
-                    result = Skip("a graph output needs a node that makes it")
+            if isinstance(match, Skip):
+                ledger.decline(rule.name, site, match.why)
+                continue
+            result = _rewritten(rule, match)
             if isinstance(result, Skip):
                 ledger.decline(rule.name, site, result.why)
-                continue
-            if ledger.grant(rule.name, site, describe(result), rule.numerics):
+            elif ledger.grant(rule.name, site, describe(result), rule.numerics):
                 return put_in_place(match, result)
         return None
+
+
+def _rewritten(rule: LoadedRule, match: Match) -> Result:
+    """What the rule makes of the match; a rule that raises has a bug, and leaves the match alone."""
+    try:
+        result = rule.rule.rewrite(**arguments(match, rule.parameters))
+    except Exception as error:
+        return Skip(f"the rule failed: {type(error).__name__}: {error}")
+    if not isinstance(result, Skip) and not keeps_signature(match, result):
+        return Skip("a graph output needs a node that makes it")
+    return result

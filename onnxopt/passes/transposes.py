@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from onnxopt.changes import Ledger, Numerics, weakest
-from onnxopt.graph import Graph, Node, Variable, detach
+from onnxopt.graph import Graph, Node
 from onnxopt.model import Model
 from onnxopt.passes.layout.permutation import Perm, identity, is_reshape, permuted
 from onnxopt.passes.layout.region import Region
@@ -28,7 +28,7 @@ class CancelTransposes:
     or size, so the pass comes to rest.
     """
 
-    name: ClassVar[str] = "cancel_transposes"
+    name: ClassVar[str] = "cancel-transposes"
     numerics: ClassVar[Numerics] = "rounding"
 
     def __call__(self, model: Model, ledger: Ledger) -> None:
@@ -46,9 +46,7 @@ class CancelTransposes:
             moved = self._move(graph, node, ledger, refused) or moved
         return moved
 
-    def _move(
-        self, graph: Graph, node: Node, ledger: Ledger, refused: set[str]
-    ) -> bool:
+    def _move(self, graph: Graph, node: Node, ledger: Ledger, refused: set[str]) -> bool:
         """Sink or hoist one Transpose if that is worth it."""
         site = node.label()
         views = Views.of(graph)
@@ -57,14 +55,11 @@ class CancelTransposes:
         for layout in (identity(len(view.perm)), view.perm):
             region = Region.around(views, view.root, layout)
             chosen = region.best()
-            saved = region.cost_now() - region.cost(chosen)
-            if saved <= 0:
+            if not region.cost(chosen).is_below(region.cost_now()):
                 stopped |= dict.fromkeys(stop.op for stop in region.stopped_at)
                 continue
             numerics = weakest(switch.numerics for switch in chosen.values())
-            if not ledger.grant(
-                self.name, site, _describe(view, len(chosen)), numerics
-            ):
+            if not ledger.grant(self.name, site, _describe(view, len(chosen)), numerics):
                 refused.add(site)
                 return False
             carry_out(views, region.layouts, chosen)
@@ -94,9 +89,7 @@ class CancelTransposes:
 def _describe(view: View, count: int) -> str:
     if not count:
         return "merged with the Transposes before it"
-    return (
-        f"moved past {count} node{'s' if count > 1 else ''} to where Transposes cancel"
-    )
+    return f"moved past {count} node{'s' if count > 1 else ''} to where Transposes cancel"
 
 
 def _why_not(stopped: list[str]) -> str:
@@ -115,6 +108,3 @@ def _target(node: Node, perm: Perm) -> list[int] | None:
         size = shape[axis]
         target.append(size if isinstance(size, int) else 0 if axis == place else -1)
     return target if target.count(-1) <= 1 and 0 not in permuted(shape, perm) else None
-
-
-__all__ = ["CancelTransposes", "Variable", "detach"]

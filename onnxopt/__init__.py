@@ -1,1 +1,80 @@
 """onnxopt: ONNX models made smaller and faster, and proved to do the same."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+import types
+from typing import TYPE_CHECKING
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from onnxopt.budgets import check_budgets
+    from onnxopt.changes import Change
+    from onnxopt.cost import Cost, cost_of
+    from onnxopt.errors import OnnxoptError
+    from onnxopt.inspection import Inspection, inspect
+    from onnxopt.model import load, save
+    from onnxopt.model_comparison import Comparison, compare
+    from onnxopt.optimize import Optimized, Options, explain, optimize
+    from onnxopt.report import Report
+    from onnxopt.verify import Verdict
+
+_HOMES = {
+    "Change": "changes",
+    "Comparison": "model_comparison",
+    "Cost": "cost",
+    "Inspection": "inspection",
+    "OnnxoptError": "errors",
+    "Optimized": "optimize",
+    "Options": "optimize",
+    "Report": "report",
+    "Verdict": "verify",
+    "check_budgets": "budgets",
+    "compare": "model_comparison",
+    "cost_of": "cost",
+    "explain": "optimize",
+    "inspect": "inspection",
+    "load": "model",
+    "optimize": "optimize",
+    "save": "model",
+}
+
+__all__ = [
+    "Change",
+    "Comparison",
+    "Cost",
+    "Inspection",
+    "OnnxoptError",
+    "Optimized",
+    "Options",
+    "Report",
+    "Verdict",
+    "check_budgets",
+    "compare",
+    "cost_of",
+    "explain",
+    "inspect",
+    "load",
+    "optimize",
+    "save",
+]
+
+
+def __getattr__(name: str) -> object:
+    """Load a public name on first use, so that `onnxopt --help` needs neither onnx nor numpy."""
+    if name not in _HOMES:
+        raise AttributeError(f"module 'onnxopt' has no attribute '{name}'")
+    return getattr(importlib.import_module(f"onnxopt.{_HOMES[name]}"), name)
+
+
+class _Package(types.ModuleType):
+    """Keeps `onnxopt.optimize` the function: importing the module of that name would hide it."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        if name not in _HOMES:
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package

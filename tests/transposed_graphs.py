@@ -29,22 +29,24 @@ class Drawn:
 
     def constant(self, values: Any, dtype: str = "int64") -> str:
         name = f"c{len(self.constants)}"
-        self.constants.append(
-            onnx.numpy_helper.from_array(np.array(values, dtype), name)
-        )
+        self.constants.append(onnx.numpy_helper.from_array(np.array(values, dtype), name))
         return name
 
     def weights(self, shape: Shape) -> str:
         seed = self.draw(st.integers(0, 99))
-        return self.constant(
-            np.random.default_rng(seed).uniform(0.5, 2, shape), "float32"
-        )
+        return self.constant(np.random.default_rng(seed).uniform(0.5, 2, shape), "float32")
 
     def node(self, op: str, inputs: list[str], *shapes: Shape, **attrs: Any) -> str:
         outputs = [f"v{len(self.shapes) + i}" for i in range(len(shapes))]
         self.shapes.update(zip(outputs, shapes, strict=True))
         self.nodes.append(onnx.helper.make_node(op, inputs, outputs, **attrs))
         return outputs[0]
+
+    def hidden(self, *args: Any, **attrs: Any) -> str:
+        """A node whose output only the next one reads (it is not a float)."""
+        name = self.node(*args, **attrs)
+        self.shapes[name] = (-1,)
+        return name
 
     def one_of(self, *choices: Any) -> Any:
         return self.draw(st.sampled_from(choices))
@@ -56,9 +58,7 @@ class Drawn:
         front = self.draw(st.lists(st.integers(0, rank - 1), min_size=1, unique=True))
         return [axis - rank if self.draw(st.booleans()) else axis for axis in front]
 
-    def with_axes(
-        self, op: str, x: str, first: int, axes: list[int], made: Shape, **a: Any
-    ) -> str:
+    def with_axes(self, op: str, x: str, first: int, axes: list[int], made: Shape, **a: Any) -> str:
         """A node that names axes: an attribute before that opset, an input from it on."""
         if self.opset < first:
             return self.node(op, [x], made, axes=axes, **a)
@@ -67,15 +67,11 @@ class Drawn:
 
 def transpose(g: Drawn, x: str) -> str:
     perm = g.draw(st.permutations(range(len(g.shapes[x]))))
-    return g.node(
-        "Transpose", [x], tuple(g.shapes[x][i] for i in perm), perm=list(perm)
-    )
+    return g.node("Transpose", [x], tuple(g.shapes[x][i] for i in perm), perm=list(perm))
 
 
 def unary(g: Drawn, x: str) -> str:
-    return g.node(
-        g.one_of("Relu", "Neg", "Abs", "Tanh", "Identity", "Ceil"), [x], g.shapes[x]
-    )
+    return g.node(g.one_of("Relu", "Neg", "Abs", "Tanh", "Identity", "Ceil"), [x], g.shapes[x])
 
 
 def arithmetic(g: Drawn, x: str) -> str:
@@ -84,9 +80,7 @@ def arithmetic(g: Drawn, x: str) -> str:
     op = g.one_of("Add", "Sub", "Mul", "Max", "PRelu")
     others = [y for y, other in g.shapes.items() if other == shape]
     if op != "PRelu" and g.draw(st.booleans()):
-        return g.node(
-            op, g.one_of([x, g.one_of(*others)], [g.one_of(*others), x]), shape
-        )
+        return g.node(op, g.one_of([x, g.one_of(*others)], [g.one_of(*others), x]), shape)
     small = tuple(size if g.draw(st.booleans()) else 1 for size in shape)
     other = g.weights(small[g.draw(st.integers(0, len(shape))) :])
     if op != "PRelu" and g.draw(st.booleans()):
@@ -98,14 +92,14 @@ def broadcast(g: Drawn, x: str) -> str:
     """With a value that is computed and has a lower rank, or sizes 1."""
     shape = g.shapes[x]
     first = g.draw(st.integers(0, len(shape)))
-    others = [
-        y for y, s in g.shapes.items() if len(s) <= len(shape) and _fits(s, shape)
-    ]
+    others = [y for y, s in g.shapes.items() if len(s) <= len(shape) and _fits(s, shape)]
     other = g.one_of(*others) if others else g.weights(shape[first:])
     return g.node(g.one_of("Add", "Mul", "Min"), [x, other], shape)
 
 
 def _fits(small: Shape, large: Shape) -> bool:
+    if len(small) > len(large):
+        return False
     last = large[len(large) - len(small) :]
     return all(a in (1, b) for a, b in zip(small, last, strict=True))
 
@@ -129,10 +123,8 @@ def split(g: Drawn, x: str) -> str:
     if shape[axis] < 2:
         return unary(g, x)
     sizes = [1, shape[axis] - 1]
-    parts = [
-        tuple([*shape[: axis % len(shape)], n, *shape[axis % len(shape) + 1 :]])
-        for n in sizes
-    ]
+    place = axis % len(shape)
+    parts: list[Shape] = [(*shape[:place], n, *shape[place + 1 :]) for n in sizes]
     if g.opset < 13:
         return g.node("Split", [x], *parts, axis=axis, split=sizes)
     return g.node("Split", [x, g.constant(sizes)], *parts, axis=axis)
@@ -166,9 +158,7 @@ def pad(g: Drawn, x: str) -> str:
 def softmax(g: Drawn, x: str) -> str:
     op = g.one_of("Softmax", "LogSoftmax", "Hardmax")
     shape = g.shapes[x]
-    return g.node(
-        op, [x], shape, axis=g.axis(len(shape)) if g.opset > 10 else len(shape) - 1
-    )
+    return g.node(op, [x], shape, axis=g.axis(len(shape)) if g.opset > 10 else len(shape) - 1)
 
 
 def reduce(g: Drawn, x: str) -> str:
@@ -203,16 +193,14 @@ def argmax(g: Drawn, x: str) -> str:
     keep, axis = g.one_of(0, 1), g.axis(len(g.shapes[x]))
     axis = axis if g.opset > 10 else axis % len(g.shapes[x])
     made = without(g.shapes[x], [axis], bool(keep))
-    found = g.node("ArgMax", [x], made, axis=axis, keepdims=keep)
+    found = g.hidden("ArgMax", [x], made, axis=axis, keepdims=keep)
     return g.node("Cast", [found], made, to=onnx.TensorProto.FLOAT)
 
 
 def squeeze(g: Drawn, x: str) -> str:
     shape = g.shapes[x]
     axes = [i for i, n in enumerate(shape) if n == 1 and g.draw(st.booleans())]
-    return (
-        g.with_axes("Squeeze", x, 13, axes, without(shape, axes, False)) if axes else x
-    )
+    return g.with_axes("Squeeze", x, 13, axes, without(shape, axes, False)) if axes else x
 
 
 def unsqueeze(g: Drawn, x: str) -> str:
@@ -290,11 +278,9 @@ def matmul(g: Drawn, x: str) -> str:
 def sizes(g: Drawn, x: str) -> str:
     """Shape of a value, an entry of it, and that times the value."""
     rank = len(g.shapes[x])
-    whole = g.node("Shape", [x], (rank,))
-    one = g.node("Gather", [whole, g.constant(g.draw(st.integers(0, rank - 1)))], ())
+    whole = g.hidden("Shape", [x], (rank,))
+    one = g.hidden("Gather", [whole, g.constant(g.draw(st.integers(0, rank - 1)))], ())
     size = g.node("Cast", [one], (), to=onnx.TensorProto.FLOAT)
-    del g.shapes[whole], g.shapes[one]
-    g.shapes["unused" + whole] = g.shapes["unused" + one] = (-1,)
     return g.node("Mul", [x, size], g.shapes[x])
 
 
@@ -305,7 +291,7 @@ def quantize(g: Drawn, x: str) -> str:
     per_axis = g.draw(st.booleans())
     scale = g.weights((shape[axis],) if per_axis else ())
     zero = g.constant(np.zeros((shape[axis],) if per_axis else ()), "uint8")
-    codes = g.node("QuantizeLinear", [x, scale, zero], shape, axis=axis)
+    codes = g.hidden("QuantizeLinear", [x, scale, zero], shape, axis=axis)
     return g.node("DequantizeLinear", [codes, scale, zero], shape, axis=axis)
 
 
@@ -346,19 +332,11 @@ def models(draw: Draw) -> tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]
     size = st.integers(1, 4)
     inputs = {}
     for name in ("x", "y")[: draw(st.integers(1, 2))]:
-        inputs[name] = g.shapes[name] = tuple(
-            draw(st.lists(size, min_size=3, max_size=5))
-        )
+        inputs[name] = g.shapes[name] = tuple(draw(st.lists(size, min_size=3, max_size=5)))
     last = "x"
     for _ in range(draw(st.integers(2, 12))):
-        usable = [
-            n for n, s in g.shapes.items() if 0 < len(s) <= 5 and 0 < np.prod(s) < 2000
-        ]
-        start = (
-            last
-            if last in usable and draw(st.booleans())
-            else draw(st.sampled_from(usable))
-        )
+        usable = [n for n, s in g.shapes.items() if 0 < len(s) <= 5 and 0 < np.prod(s) < 2000]
+        start = last if last in usable and draw(st.booleans()) else draw(st.sampled_from(usable))
         last = draw(st.sampled_from(STEPS))(g, start)
     outputs = _outputs(g, last)
     symbolic = draw(st.booleans())
@@ -369,14 +347,7 @@ def models(draw: Draw) -> tuple[onnx.ModelProto, dict[str, np.ndarray[Any, Any]]
 
 
 def _outputs(g: Drawn, last: str) -> list[str]:
-    made = [name for node in g.nodes for name in node.output if name in g.shapes]
-    typed = {
-        n
-        for node in g.nodes
-        if node.op_type in ("ArgMax", "QuantizeLinear")
-        for n in node.output
-    }
-    made = [name for name in made if name not in typed]
+    made = [n for node in g.nodes for n in node.output if g.shapes[n] != (-1,)]
     chosen = [n for n in made if n == last or g.draw(st.integers(0, 3)) == 0]
     return chosen or made[-1:] or [last]
 

@@ -155,6 +155,7 @@ def _turn(model: Model, name: str, perm: Perm, layout: str) -> str:
     link(graph, [node])
     _declare(value, perm)
     carry_out(Views.of(graph), {value: identity(len(perm))}, {})
+    graph.sort()
     model.input_permutations[name] = perm
     after = list(permuted(before, perm))
     return (

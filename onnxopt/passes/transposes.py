@@ -14,6 +14,7 @@ from onnxopt.passes.layout.permutation import Perm, identity, is_reshape, permut
 from onnxopt.passes.layout.region import Region
 from onnxopt.passes.layout.rewrite import carry_out
 from onnxopt.passes.layout.views import View, Views, transpose_perm
+from onnxopt.shapes import infer
 
 FIRST_OPSET_OF_RESHAPE_INPUT = 5
 
@@ -32,24 +33,37 @@ class CancelTransposes:
     numerics: ClassVar[Numerics] = "rounding"
 
     def __call__(self, model: Model, ledger: Ledger) -> None:
-        for graph in model.graphs():
-            refused: set[str] = set()
-            while self._improve(graph, ledger, refused) or self._reshape(graph, ledger):
-                pass
+        while True:
+            changed = [self._settle(graph, ledger) for graph in model.graphs()]
+            if not any(changed):
+                return
+            infer(model)
+
+    def _settle(self, graph: Graph, ledger: Ledger) -> bool:
+        """Work on one graph until it comes to rest; whether anything changed."""
+        refused: set[str] = set()
+        changed = False
+        while self._improve(graph, ledger, refused) or self._reshape(graph, ledger):
+            changed = True
+        return changed
 
     def _improve(self, graph: Graph, ledger: Ledger, refused: set[str]) -> bool:
         """One sweep over the Transposes; whether anything was moved."""
         moved = False
+        views: Views | None = None
         for node in [node for node in graph.nodes if node.op == "Transpose"]:
             if transpose_perm(node) is None or node.label() in refused:
                 continue
-            moved = self._move(graph, node, ledger, refused) or moved
+            views = views or Views.of(graph)
+            if self._move(views, node, ledger, refused):
+                moved, views = True, None
+        if moved:
+            graph.sort()
         return moved
 
-    def _move(self, graph: Graph, node: Node, ledger: Ledger, refused: set[str]) -> bool:
+    def _move(self, views: Views, node: Node, ledger: Ledger, refused: set[str]) -> bool:
         """Sink or hoist one Transpose if that is worth it."""
         site = node.label()
-        views = Views.of(graph)
         view = views.of_value[node.outputs[0]]
         stopped: dict[str, None] = {}
         for layout in (identity(len(view.perm)), view.perm):

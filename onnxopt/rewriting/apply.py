@@ -118,6 +118,7 @@ class _Builder:
     base: str
     lenders: list[Node]
     leaving: frozenset[Node]
+    kept: frozenset[Value]
     made: list[Node] = field(default_factory=list)
 
     def build(self, wanted: Op, output: Value | None) -> Value:
@@ -167,12 +168,13 @@ class _Builder:
             and not old.is_graph_output
             and old.name not in self.graph.root.protected
             and old in self.graph.initializers
+            and old not in self.kept
             and all(consumer in self.leaving for consumer in old.consumers)
         )
 
     def _lender(self, wanted: Op) -> Node | None:
         same = [node for node in self.lenders if node.op == wanted.op_type]
-        found = (same or self.lenders or [None])[0]
+        found = next(iter(same or self.lenders), None)
         if found is not None:
             self.lenders.remove(found)
         return found
@@ -180,7 +182,8 @@ class _Builder:
 
 def _make(match: Match, graph: Graph, result: Op, output: Value) -> list[Node]:
     leaving = list(_leaving(match))
-    builder = _Builder(graph, output.name, leaving, frozenset(leaving))
+    kept = frozenset(_values(result))
+    builder = _Builder(graph, output.name, leaving, frozenset(leaving), kept)
     root = match.root
     # The root gives its output to the new node; its inputs stay until the description is built.
     index = next(i for i, v in enumerate(root.outputs) if v is output)
@@ -189,6 +192,15 @@ def _make(match: Match, graph: Graph, result: Op, output: Value) -> list[Node]:
     detach(root)
     link(graph, builder.made)
     return builder.made
+
+
+def _values(wanted: Op) -> Iterator[Value]:
+    """The values of the graph that a description goes on reading."""
+    for item in wanted.inputs:
+        if isinstance(item, Value):
+            yield item
+        elif isinstance(item, Op):
+            yield from _values(item)
 
 
 def _leaving(match: Match) -> Iterator[Node]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import UnionType
 from typing import Any, Union, get_args, get_origin, get_type_hints
 
@@ -22,9 +22,28 @@ COMMUTATIVE = frozenset(
 """Operators whose two inputs a pattern matches in either order."""
 
 
+OLDEST_OPSET = 7
+"""Before it operators broadcast by attributes, and Dropout and BatchNormalization trained."""
+
+FAMILIES: dict[str, frozenset[str]] = {
+    "AnyReshape": frozenset(("Reshape", "Flatten", "Squeeze", "Unsqueeze")),
+    "AnyLinear": frozenset(("Conv", "ConvTranspose", "Gemm", "MatMul")),
+    "AnyUnary": frozenset(
+        ("Abs", "Acos", "Acosh", "Asin", "Asinh", "Atan", "Atanh", "BitwiseNot", "Cast", "Ceil")
+        + ("Celu", "Cos", "Cosh", "Elu", "Erf", "Exp", "Floor", "Gelu", "HardSigmoid", "HardSwish")
+        + ("IsInf", "IsNaN", "LeakyRelu", "Log", "Mish", "Neg", "Not", "Reciprocal", "Relu")
+        + ("Round", "Selu", "Shrink", "Sigmoid", "Sign", "Sin", "Sinh", "Softplus", "Softsign")
+        + ("Sqrt", "Swish", "Tan", "Tanh", "ThresholdedRelu")
+    ),
+    "AnyBinary": frozenset(("Add", "Sub", "Mul", "Div", "Pow", "Max", "Min")),
+}
+"""Names that stand for any of several operators in a pattern. AnyReshape: the same elements in
+another shape. AnyUnary: one element of one input makes one element of the output."""
+
+
 @dataclass(frozen=True)
 class PatternNode:
-    op_type: str
+    op_type: str  # or the name of a family
     domain: str
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
@@ -79,10 +98,23 @@ def compile_pattern(text: str, rule: str) -> Pattern:
             tuple(node.output),
             {a.name: decode_attribute(a) for a in node.attribute},
         )
-        makers.update({name: found for name in node.output})
+        makers.update(dict.fromkeys(node.output, found))
     if len(graph.output) != 1 or graph.output[0].name not in makers:
         raise UsageError(f"rule '{rule}': a pattern has one output, made by one of its nodes")
     return Pattern(tuple(i.name for i in graph.input), makers[graph.output[0].name], makers)
+
+
+def expand_root(pattern: Pattern) -> list[Pattern]:
+    """One pattern for each operator that the root may be, as roots are looked up by operator."""
+    family = FAMILIES.get(pattern.root.op_type)
+    if family is None:
+        return [pattern]
+    found: list[Pattern] = []
+    for op_type in sorted(family):
+        root = replace(pattern.root, op_type=op_type)
+        makers = {n: root if m is pattern.root else m for n, m in pattern.makers.items()}
+        found.append(Pattern(pattern.inputs, root, makers))
+    return found
 
 
 def parameters(rule: Rule, name: str) -> dict[str, Parameter]:
@@ -115,6 +147,8 @@ def find_match(
     Args:
         sole: values inside may not be read from outside the match.
     """
+    if root.domain == "" and root.opset < OLDEST_OPSET:
+        return None
     reason: Skip | None = None
     for match in _matches(pattern, root):
         _bind_absent(match, wanted)
@@ -137,7 +171,7 @@ def _fit(
     pattern: Pattern, wanted: PatternNode, node: Node, nodes: tuple[Node, ...], values: Bindings
 ) -> Iterator[Fit]:
     """Every way in which `node` can be `wanted`, given what is bound already."""
-    if node.op != wanted.op_type or node.domain != wanted.domain or node.graph is None:
+    if not _is_kind(node, wanted) or node.graph is None:
         return
     if nodes and node.graph is not nodes[0].graph:
         return
@@ -157,6 +191,12 @@ def _fit(
     for order in orders:
         pairs = list(zip(wanted.inputs, order, strict=True))
         yield from _fit_inputs(pattern, pairs, (*nodes, node), bound)
+
+
+def _is_kind(node: Node, wanted: PatternNode) -> bool:
+    if node.domain != wanted.domain:
+        return False
+    return node.op == wanted.op_type or node.op in FAMILIES.get(wanted.op_type, ())
 
 
 def _outputs_fit(wanted: PatternNode, node: Node) -> bool:

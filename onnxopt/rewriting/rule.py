@@ -15,6 +15,7 @@ __all__ = [
     "Graph",
     "Node",
     "Op",
+    "Operand",
     "Result",
     "Rule",
     "Skip",

@@ -5,12 +5,12 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterable
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 from onnxopt.changes import Numerics
 from onnxopt.errors import UsageError
-from onnxopt.rewriting.match import Parameter, Pattern, compile_pattern, parameters
+from onnxopt.rewriting.match import Parameter, Pattern, compile_pattern, expand_root, parameters
 from onnxopt.rewriting.rule import Rule
 
 OWN_RULES = Path(__file__).parent.parent / "rules"
@@ -42,7 +42,7 @@ class LoadedRule:
     def patterns(self) -> tuple[Pattern, ...]:
         texts = self.rule.pattern
         texts = (texts,) if isinstance(texts, str) else texts
-        return tuple(compile_pattern(text, self.name) for text in texts)
+        return tuple(p for text in texts for p in expand_root(compile_pattern(text, self.name)))
 
     @cached_property
     def parameters(self) -> dict[str, Parameter]:
@@ -59,7 +59,7 @@ def load_rules(extra: Iterable[Path] = ()) -> tuple[LoadedRule, ...]:
     Raises:
         UsageError: a folder or file that holds no rules, or two rules of one name.
     """
-    found = load_folder(own_rules_folder())
+    found = list(_own_rules())
     for folder in extra:
         found += load_folder(folder)
     names: set[str] = set()
@@ -68,6 +68,11 @@ def load_rules(extra: Iterable[Path] = ()) -> tuple[LoadedRule, ...]:
             raise UsageError(f"there are two rules named '{rule.name}'", "rename your file")
         names.add(rule.name)
     return tuple(found)
+
+
+@cache
+def _own_rules() -> tuple[LoadedRule, ...]:
+    return tuple(load_folder(own_rules_folder()))
 
 
 def load_folder(folder: Path) -> list[LoadedRule]:

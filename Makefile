@@ -1,0 +1,68 @@
+# Everything a developer runs. Needs make and Python 3.10 or later; the rest goes into .venv.
+
+PYTHON ?= $(firstword $(foreach v,3.13 3.12 3.11 3.10,$(shell python$(v) -V >/dev/null 2>&1 && echo python$(v))) python3)
+VENV := .venv
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip --quiet --disable-pip-version-check
+JOBS ?= auto
+INSTALLED := $(VENV)/installed
+SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
+CODE := onnxopt rules tests benchmarks models
+
+.PHONY: help demo test lint format corpus fuzz wheel clean
+
+help:
+	@echo "make demo    optimize a small trained model: table, verdict and report"
+	@echo "make test    build the wheel, install it and test it"
+	@echo "make lint    check format, lint and types"
+	@echo "make format  put the code into its format"
+	@echo "make corpus  optimize and check every model in ONNXOPT_CORPUS (default ../shared/models)"
+	@echo "make fuzz    optimize and check random models"
+	@echo "make wheel   build dist/*.whl"
+	@echo "make clean   remove everything that make made"
+
+$(BIN)/python:
+	$(PYTHON) -c 'import sys; sys.exit("Python 3.10 or later is needed, this is %d.%d; set PYTHON=" % sys.version_info[:2] if sys.version_info < (3, 10) else 0)'
+	$(PYTHON) -m venv $(VENV)
+
+# The wheel is what gets tested: nothing here runs from the checkout.
+$(INSTALLED): $(SOURCES) | $(BIN)/python
+	rm -rf dist
+	$(PIP) wheel --no-deps --wheel-dir dist .
+	$(PIP) install "$$(ls dist/*.whl)[dev]"
+	$(PIP) install --no-deps --force-reinstall dist/*.whl
+	@touch $@
+
+wheel: $(INSTALLED)
+	@ls dist/*.whl
+
+test: $(INSTALLED)
+	ONNXOPT_INSTALLED=1 $(BIN)/pytest -n $(JOBS) tests
+
+lint: $(INSTALLED)
+	$(BIN)/ruff format --check $(CODE)
+	$(BIN)/ruff check $(CODE)
+	$(BIN)/mypy onnxopt rules tests
+
+format: $(INSTALLED)
+	$(BIN)/ruff check --fix $(CODE)
+	$(BIN)/ruff format $(CODE)
+
+demo: $(INSTALLED)
+	@mkdir -p out
+	$(BIN)/onnxopt optimize models/digits_resnet.onnx out/digits_resnet.onnx \
+	    --verify-data models/digits_resnet_calibration.npz \
+	    --report out/digits_resnet.md --report out/digits_resnet.json
+	@echo
+	@echo "the report, out/digits_resnet.md, begins:"
+	@head -n 24 out/digits_resnet.md
+
+corpus: $(INSTALLED)
+	$(BIN)/python benchmarks/corpus.py $(or $(ONNXOPT_CORPUS),../shared/models)
+
+fuzz: $(INSTALLED)
+	$(BIN)/python benchmarks/fuzz.py
+
+clean:
+	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

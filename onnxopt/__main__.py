@@ -1,0 +1,5 @@
+"""`python -m onnxopt` is the command `onnxopt`."""
+
+from onnxopt.cli import main
+
+main()

@@ -1,0 +1,164 @@
+"""`onnxopt optimize`: rewrite a model, verify it, write it, report."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxopt.cli.options import (
+    Json,
+    Only,
+    Quiet,
+    RulesFolders,
+    SetShape,
+    Skip,
+    Verbose,
+    by_name,
+    shape,
+)
+from onnxopt.cli.progress import Bar
+from onnxopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxopt.report import Report
+
+
+class ExternalDataChoice(str, Enum):
+    """Where weights go."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+def optimize(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The model to optimize.")],
+    output: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Where to write it; may be IN.")
+    ] = None,
+    rules: RulesFolders = None,
+    skip: Skip = None,
+    only: Only = None,
+    set_shape: SetShape = None,
+    input_layout: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=nchw",
+            help="Let this input have that layout from now on, so that the Transpose at the start "
+            "goes away. Changes the signature, and says so. Repeatable.",
+        ),
+    ] = None,
+    freeze_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-inputs", help="Count initializers that are also inputs as constants."
+        ),
+    ] = False,
+    verify_data: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.npz|DIR", help="Verify on these samples too (arrays named like inputs)."
+        ),
+    ] = None,
+    no_verify: Annotated[
+        bool, typer.Option("--no-verify", help="Do not run the two models and compare.")
+    ] = False,
+    allow_unverified: Annotated[
+        bool,
+        typer.Option(
+            "--allow-unverified", help="Write a model that ONNX Runtime cannot run here, too."
+        ),
+    ] = False,
+    allow_growth: Annotated[
+        str, typer.Option(metavar="10%", help="How much the file may grow (64 KB are always fine).")
+    ] = "1%",
+    external_data: Annotated[
+        ExternalDataChoice,
+        typer.Option(help="Weights in a second file: as the input has it, always or never."),
+    ] = ExternalDataChoice.auto,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.json|FILE.md", help="Write the report there. Repeatable."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Do everything but write the model.")
+    ] = False,
+) -> None:
+    """Make a model smaller and faster, and prove that it still does the same.
+
+    Both models run in ONNX Runtime on several inputs; OUT is written only if they agree. Names,
+    order, types and dimensions of inputs and outputs stay as they are.
+
+    \b
+    Examples:
+      onnxopt optimize model.onnx small.onnx
+      onnxopt optimize model.onnx model.onnx --report report.md --report report.json
+      onnxopt optimize model.onnx small.onnx --set-shape input=1,3,224,224
+      onnxopt optimize model.onnx small.onnx --verify-data samples.npz
+      onnxopt optimize model.onnx --dry-run
+    """
+    _check_paths(source, output, report or [], dry_run)
+    from dataclasses import replace
+
+    from onnxopt.inspection import has_external_data
+    from onnxopt.model import load, save
+    from onnxopt.optimize import Options
+    from onnxopt.optimize import optimize as run
+    from onnxopt.quantities import parse_percent
+    from onnxopt.report.files import write_report
+
+    options = Options(
+        rules_dirs=tuple(rules or ()),
+        skip=tuple(skip or ()),
+        only=tuple(only or ()),
+        set_shapes=by_name("--set-shape", set_shape, shape),
+        input_layouts=by_name("--input-layout", input_layout, str),
+        freeze_inputs=freeze_inputs,
+        verify=not no_verify,
+        verify_data=verify_data,
+        allow_unverified=allow_unverified,
+        allow_growth=parse_percent(allow_growth),
+    )
+    proto = load(source)
+    with Bar(quiet=quiet) as bar:
+        result = run(proto, options, source=str(source), progress=bar)
+    told = result.report
+    if output is not None and not dry_run:
+        was_external = has_external_data(source, proto)
+        save(result.model, output, external_data=external_data.value, was_external=was_external)
+        told = replace(told, output=str(output))
+    for file in report or ():
+        write_report(told, file)
+    _print(told, json=json, quiet=quiet, verbose=verbose)
+
+
+def _check_paths(source: Path, output: Path | None, reports: list[Path], dry_run: bool) -> None:
+    """What can be said before the work begins."""
+    from onnxopt.report.files import check_report_path
+
+    if output is None and not dry_run:
+        raise UsageError("there is no OUT to write to", "give one, or use --dry-run")
+    taken = {source.resolve()} | ({output.resolve()} if output is not None else set())
+    for file in reports:
+        check_report_path(file)
+        if file.resolve() in taken:
+            raise UsageError(f"the report '{file}' would overwrite a model", "give another name")
+
+
+def _print(report: Report, *, json: bool, quiet: bool, verbose: bool) -> None:
+    from onnxopt.report.as_json import report_json
+    from onnxopt.report.table import change_lines, console, report_table
+
+    if json:
+        typer.echo(report_json(report))
+    elif not quiet:
+        screen = console()
+        screen.print(report_table(report))
+        if verbose:
+            screen.print(change_lines((*report.changes, *report.withdrawn, *report.declined)))

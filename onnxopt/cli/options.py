@@ -1,0 +1,67 @@
+"""The options that several commands have, and how their values are read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Annotated, TypeVar
+
+import typer
+
+from onnxopt.errors import UsageError
+
+T = TypeVar("T")
+
+ModelArgument = Annotated[Path, typer.Argument(metavar="MODEL", help="The model file.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON, and nothing else, on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Print errors only.")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", "-v", help="Say more; on a bug, show the traceback.")
+]
+RulesFolders = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--rules", metavar="DIR", help="Use the rules in this folder too (they are run as code)."
+    ),
+]
+Skip = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Leave out this rule or pass. Repeatable."),
+]
+Only = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME", help="Use no other rule or pass than this. Repeatable."),
+]
+SetShape = Annotated[
+    list[str] | None,
+    typer.Option(metavar="NAME=1,3,224,224", help="Fix the shape of an input. Repeatable."),
+]
+
+
+def by_name(option: str, entries: Iterable[str] | None, read: Callable[[str], T]) -> dict[str, T]:
+    """The values of a repeatable NAME=VALUE option. Names may hold `=`; values do not.
+
+    Raises:
+        UsageError: an entry without `=` or with a value that cannot be read.
+    """
+    found: dict[str, T] = {}
+    for entry in entries or ():
+        name, equals, value = entry.rpartition("=")
+        try:
+            if not equals or not name:
+                raise ValueError("there is no NAME= in it")
+            found[name] = read(value)
+        except ValueError as error:
+            raise UsageError(
+                f"{option} '{entry}' makes no sense: {error}", "see `onnxopt optimize --help`"
+            ) from None
+    return found
+
+
+def shape(text: str) -> tuple[int, ...]:
+    """1,3,224,224 or 1x3x224x224; nothing for a scalar."""
+    pieces = [piece for piece in text.replace("x", ",").split(",") if piece.strip()]
+    dims = tuple(int(piece) for piece in pieces)
+    if any(dim < 0 for dim in dims):
+        raise ValueError("a dimension is negative")
+    return dims

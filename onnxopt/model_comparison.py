@@ -1,0 +1,58 @@
+"""Compare two models: the verdict on their outputs, and where inside they begin to differ."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnx
+
+from onnxopt.userdata import load_user_data
+from onnxopt.verify import Verdict, verify
+
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Whether two models compute the same.
+
+    Attributes:
+        verdict: on their outputs.
+        first_difference: the first tensor inside that both have and that differs; "" if none does.
+    """
+
+    verdict: Verdict
+    first_difference: str = ""
+
+
+def compare(
+    a: onnx.ModelProto,
+    b: onnx.ModelProto,
+    *,
+    exact: bool = False,
+    verify_data: Path | None = None,
+    progress: Progress | None = None,
+) -> Comparison:
+    """Run `b` on what is drawn for `a`, and compare.
+
+    Args:
+        exact: ask for the same bits, not only up to rounding.
+        verify_data: samples to compare on besides the drawn ones.
+
+    Raises:
+        BadModelError: `a` is not valid.
+        UnverifiableError: ONNX Runtime cannot run `a` here.
+        UsageError: samples that do not fit.
+    """
+    tell = progress or (lambda stage, done: None)
+    data = None if verify_data is None else load_user_data(verify_data)
+    verdict = verify(
+        a,
+        b,
+        numerics="exact" if exact else "rounding",
+        user_data=data,
+        progress=lambda line: tell(line, 0.0),
+    )
+    return Comparison(verdict)

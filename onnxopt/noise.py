@@ -1,0 +1,264 @@
+"""How far rounding alone may move a model's outputs: run it again with noise at every operator."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.inliner
+
+from onnxopt.comparison import distance, leaves
+from onnxopt.element_types import Types, element_types, ulp
+from onnxopt.errors import OnnxoptError
+from onnxopt.reach import bodies, reached
+from onnxopt.runtime import Session
+from onnxopt.signature import FLOAT_TYPES, Array
+
+EXACT_OPERATORS = frozenset(
+    ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split")
+    + ("Slice", "Gather", "GatherElements", "GatherND", "ScatterElements", "ScatterND", "Scatter")
+    + ("Expand", "Tile", "Pad", "Where", "Compress", "DepthToSpace", "SpaceToDepth", "Dropout")
+    + ("Relu", "Max", "Min", "Clip", "MaxPool", "GlobalMaxPool", "ReduceMax", "ReduceMin", "Neg")
+    + ("Abs", "Sign", "Floor", "Ceil", "Round", "TopK", "Unique", "NonZero", "ArgMax", "ArgMin")
+    + ("If", "Loop", "Scan", "ReverseSequence", "Trilu", "Crop", "OneHot", "IsNaN", "MaxUnpool")
+    + ("SequenceAt", "OptionalGetElement", "ConcatFromSequence", "CastLike", "Constant", "EyeLike")
+    + ("ConstantOfShape", "Range", "NonMaxSuppression", "LabelEncoder", "Col2Im", "Upsample")
+)
+"""Operators that move or choose numbers and round nothing."""
+
+WEIGHTED_OPERATORS = frozenset(
+    ("Conv", "ConvTranspose", "Gemm", "MatMul", "LSTM", "GRU", "RNN", "FusedConv", "FusedGemm")
+    + ("FusedMatMul", "Attention", "Einsum", "BatchNormalization", "DeformConv")
+)
+"""Operators that sum products with weights; noise on the weights stands for the order of sums."""
+
+PREFIX = "onnxopt.noise/"
+
+
+def noisy_model(proto: onnx.ModelProto, ulps: float) -> onnx.ModelProto:
+    """A copy of a model in which every rounding operator rounds worse, by random amounts.
+
+    The result of each operator that rounds, and each weight that enters a sum of products, is
+    multiplied by 1 + r, r uniform within `ulps` units in the last place of its type, drawn anew for
+    each element and each run. Only values that depend on the inputs' values get noise: arithmetic
+    on shapes stays exact.
+    """
+    if proto.functions:
+        proto = onnx.inliner.inline_local_functions(proto)
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    opsets = {entry.domain: entry.version for entry in copy.opset_import}
+    if "ai.onnx" in opsets:
+        opsets.setdefault("", opsets["ai.onnx"])
+    if "" not in opsets:
+        copy.opset_import.add(domain="", version=13)
+    constants = {tensor.name for tensor in copy.graph.initializer}
+    fed = {value.name for value in copy.graph.input}
+    moving = reached(copy.graph, fed or constants)
+    _Noise(ulps, moving, opsets).add_to(copy.graph, {})
+    return copy
+
+
+@dataclass
+class _Noise:
+    ulps: float
+    moving: set[str]
+    opsets: Mapping[str, int]
+    count: int = 0
+
+    def add_to(self, graph: onnx.GraphProto, outer: Types) -> None:
+        types = element_types(graph, self.opsets, outer)
+        nodes: list[onnx.NodeProto] = []
+        for node in graph.node:
+            for body in bodies(node):
+                self.add_to(body, types)
+            nodes += self._around(node, types)
+        del graph.node[:]
+        graph.node.extend(nodes)
+
+    def _around(self, node: onnx.NodeProto, types: Types) -> Iterator[onnx.NodeProto]:
+        standard = node.domain in ("", "ai.onnx")
+        after: list[onnx.NodeProto] = []
+        if node.op_type in WEIGHTED_OPERATORS:
+            for index, name in enumerate(node.input):
+                if name and name not in self.moving and types.get(name) in FLOAT_TYPES:
+                    node.input[index] = fresh = f"{PREFIX}{self.count}"
+                    yield from self._multiply(name, fresh, types[name])
+        exact = standard and (node.op_type in EXACT_OPERATORS or _is_exact_cast(node, types))
+        for index, name in enumerate(node.output):
+            if name in self.moving and types.get(name) in FLOAT_TYPES and not exact:
+                node.output[index] = fresh = f"{PREFIX}{self.count}"
+                after += self._multiply(fresh, name, types[name])
+        yield node
+        yield from after
+
+    def _multiply(self, source: str, target: str, elem_type: int) -> list[onnx.NodeProto]:
+        """Nodes that make `target` from `source`; float16 takes the way through float32."""
+        make, base = onnx.helper.make_node, f"{PREFIX}{self.count}/"
+        self.count += 1
+        width = self.ulps * ulp(elem_type)
+        limits = {"low": 1.0 - width, "high": 1.0 + width, "seed": float(self.count)}
+        if elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
+            noise = make("RandomUniformLike", [source], [base + "r"], **limits)
+            return [noise, make("Mul", [source, base + "r"], [target])]
+        return [
+            make("Cast", [source], [base + "x"], to=onnx.TensorProto.FLOAT),
+            make("RandomUniformLike", [base + "x"], [base + "r"], **limits),
+            make("Mul", [base + "x", base + "r"], [base + "y"]),
+            make("Cast", [base + "y"], [target], to=elem_type),
+        ]
+
+
+def _is_exact_cast(node: onnx.NodeProto, types: Types) -> bool:
+    if node.op_type != "Cast":
+        return False
+    source = types.get(node.input[0], 0)
+    return ulp(source) == 0.0 or ulp(source) >= ulp(types.get(node.output[0], 0))
+
+
+QUIET_ULPS = 1.0
+QUIET_RUNS = 3
+LOUD_ULPS = 4.0
+LOUD_RUNS = 9
+CEILING_FACTOR = 5.0
+LEVEL_FACTOR = 5.0
+COUNT_FACTOR = 3.0
+REACH_FACTOR = 3.0
+
+
+@dataclass(frozen=True)
+class Spread:
+    """What noise did to one tensor.
+
+    Attributes:
+        allowed: how far each element may be off.
+        outliers: how many elements of it may be off by more (discrete results that flip).
+        reach: how far those may be off.
+    """
+
+    allowed: Array
+    outliers: int
+    reach: float
+
+
+@dataclass
+class NoiseMeter:
+    """Measures, and remembers, how noise moves the outputs of one model.
+
+    Attributes:
+        proto: the model.
+        budget_s: no further run is begun for an input once measuring it took that long.
+    """
+
+    proto: onnx.ModelProto
+    budget_s: float = 20.0
+    _sessions: dict[float, Session | None] = field(default_factory=dict)
+
+    def spreads(
+        self, feed: Mapping[str, Any], reference: Mapping[str, Any], *, loud: bool
+    ) -> dict[str, list[Spread]] | None:
+        """The spread of each tensor in each output (in the order of `leaves`).
+
+        Returns:
+            None where it cannot be measured; without an output whose shape or nesting the noise
+            changed.
+        """
+        ulps, count = (LOUD_ULPS, LOUD_RUNS) if loud else (QUIET_ULPS, QUIET_RUNS)
+        session = self._session(ulps)
+        if session is None:
+            return None
+        start, runs = time.monotonic(), []
+        try:
+            while len(runs) < count and (not runs or time.monotonic() - start < self.budget_s):
+                runs.append(session.run(feed))
+        except OnnxoptError:
+            return None
+        found = {}
+        for name, value in reference.items():
+            if (spread := _spread(value, [run[name] for run in runs], ulps)) is not None:
+                found[name] = spread
+        return found
+
+    def _session(self, ulps: float) -> Session | None:
+        if ulps not in self._sessions:
+            try:
+                self._sessions[ulps] = Session(noisy_model(self.proto, ulps))
+            except (OnnxoptError, ValueError):
+                self._sessions[ulps] = None
+        return self._sessions[ulps]
+
+
+def _spread(reference: Any, runs: list[Any], ulps: float) -> list[Spread] | None:
+    columns = [list(leaves(run)) for run in runs]
+    found = []
+    for index, (path, base) in enumerate(leaves(reference)):
+        errors = []
+        for column in columns:
+            if index >= len(column) or column[index][0] != path:
+                return None
+            other = column[index][1]
+            if (base is None) != (other is None):
+                return None
+            if base is None or other is None:
+                continue
+            if base.shape != other.shape or path.endswith(("[]", "{}")) and (base != other).any():
+                return None
+            errors.append(distance(base, other))
+        found.append(tensor_spread(errors, ulps) if errors else Spread(np.zeros(()), 0, 0.0))
+    return found
+
+
+def tensor_spread(errors: list[Array], ulps: float) -> Spread:
+    """The spread of one tensor.
+
+    Args:
+        errors: absolute error of each element in each noisy run.
+        ulps: how loud the noise was. Loud noise finds the results that flip; what it allows of
+            numbers that move smoothly is scaled down to that of rounding.
+    """
+    return Spread(
+        allowed=_allowed(errors) / ulps,
+        outliers=_outliers(errors),
+        reach=REACH_FACTOR * max(float(e.max(initial=0.0)) for e in errors),
+    )
+
+
+def _allowed(errors: list[Array]) -> Array:
+    """A multiple of the worst seen for the element, plus a multiple of what is usual around it."""
+    stack = np.stack(errors)
+    return CEILING_FACTOR * stack.max(axis=0) + LEVEL_FACTOR * _level(stack)
+
+
+def _level(stack: Array) -> Array:
+    """The usual error around each element: a median, along the axis where that is smallest.
+
+    Outputs often hold several quantities side by side (boxes and scores in one tensor), each with
+    noise of its own size. A median, so that a few flips of a discrete result do not raise it.
+    """
+    level = np.full(stack.shape[1:], np.inf)
+    for axis in range(1, stack.ndim):
+        others = tuple(a for a in range(stack.ndim) if a != axis)
+        if stack.size // max(stack.shape[axis], 1) >= 30:
+            level = np.minimum(level, np.median(stack, axis=others, keepdims=True)[0])
+    if not stack.size or np.isinf(level).all():
+        level = np.full(stack.shape[1:], np.median(stack) if stack.size else 0.0)
+    return level
+
+
+def _outliers(errors: list[Array]) -> int:
+    """How many elements stand out in a candidate that is only noisy.
+
+    Each run is judged by the others as a candidate is judged by all of them.
+    """
+    if len(errors) < 2:
+        return 0
+    worst = 0
+    for index, error in enumerate(errors):
+        rest = errors[:index] + errors[index + 1 :]
+        worst = max(worst, int(np.count_nonzero(error > _allowed(rest))))
+    return int(COUNT_FACTOR * worst) + 2 if worst else 0

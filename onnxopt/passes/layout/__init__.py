@@ -1,0 +1,1 @@
+"""How each operator works on a permuted layout, and where the fewest Transposes are."""

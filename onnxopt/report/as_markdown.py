@@ -1,0 +1,70 @@
+"""The report as Markdown, for a pull request or a build summary."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from onnxopt.changes import Change
+from onnxopt.report.lines import closing_lines, operator_rows, signature_rows, size_rows
+from onnxopt.report.report import Report
+
+MOST_LISTED = 200
+"""Rewrites listed one by one; the JSON report has them all."""
+
+
+def report_markdown(report: Report) -> str:
+    """The whole report."""
+    title = report.source or "model"
+    if report.output is not None:
+        title += f" → {report.output}"
+    rows = [*signature_rows(report), *operator_rows(report), *size_rows(report)]
+    parts = [
+        f"# onnxopt: {_cell(title)}",
+        f"**Verdict:** {_cell(report.verdict_line())}",
+        _table(("", "before", "after", "change"), rows),
+        "\n".join(f"- {_cell(line)}" for line in closing_lines(report)),
+        _verification(report),
+        _changes("Rewrites made", "what", report.changes),
+        _changes("Rewrites taken back", "why", report.withdrawn),
+        _changes("Rewrites that matched and were not made", "why", report.declined),
+        "Made with " + ", ".join(f"{name} {v}" for name, v in report.versions.items()) + ".",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _verification(report: Report) -> str:
+    if report.verdict is None or not report.verdict.outputs:
+        return ""
+    rows = [
+        (
+            output.name,
+            f"{output.worst_absolute:.3g}",
+            f"{output.worst_relative:.3g}",
+            f"{output.tolerance:.3g}",
+            output.feed or "-",
+        )
+        for output in report.verdict.outputs
+    ]
+    head = ("output", "worst error", "relative", "tolerance", "on")
+    draws = "; ".join(report.verdict.draws)
+    return f"## Verification\n\n{_table(head, rows)}\n\nInputs: {_cell(draws)}."
+
+
+def _changes(title: str, column: str, changes: tuple[Change, ...]) -> str:
+    if not changes:
+        return ""
+    rows = [(change.by, change.site, change.what) for change in changes[:MOST_LISTED]]
+    more = len(changes) - len(rows)
+    rest = f"\n\nand {more} more" if more else ""
+    return f"## {title}\n\n{_table(('by', 'where', column), rows)}{rest}"
+
+
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
+    lines = [head, ("---",) * len(head), *rows]
+    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+
+
+def _cell(text: str) -> str:
+    """Names in models hold anything: keep them from becoming markup."""
+    return re.sub(r"[\\|`*<]|\](?=\()|\b_|_\b", r"\\\g<0>", " ".join(text.split()))

@@ -1,0 +1,82 @@
+"""The rows and lines that the table and the Markdown report share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from onnxopt.cost import Cost
+from onnxopt.quantities import bytes_text, change_text, count_text
+from onnxopt.report.report import Report
+
+Row = tuple[str, str, str, str]
+"""What, before, after, change."""
+
+
+def signature_rows(report: Report) -> list[Row]:
+    """Inputs and outputs; where nothing changed, once."""
+    rows: list[Row] = []
+    before, after = report.before, report.after
+    for kind, old, new in (
+        ("in", before.inputs, after.inputs),
+        ("out", before.outputs, after.outputs),
+    ):
+        for name in dict.fromkeys((*old, *new)):
+            left, right = old.get(name, "-"), new.get(name, "-")
+            rows.append((f"{kind} {name}", left, right, "" if left == right else "changed"))
+    return rows
+
+
+def operator_rows(report: Report) -> list[Row]:
+    """The operators whose count changed."""
+    old, new = report.before.operators, report.after.operators
+    changed = [op for op in sorted({*old, *new}) if old.get(op, 0) != new.get(op, 0)]
+    pairs = [(op, old.get(op, 0), new.get(op, 0)) for op in changed]
+    return [(op, str(left), str(right), f"{right - left:+,}") for op, left, right in pairs]
+
+
+def size_rows(report: Report) -> list[Row]:
+    before, after = report.before, report.after
+    return [
+        _row("nodes", before.nodes, after.nodes, str),
+        _row("initializers", before.initializers, after.initializers, str),
+        _row("parameters", before.parameters, after.parameters, count_text),
+        _row("size", before.size_bytes, after.size_bytes, bytes_text),
+        ("MACs", macs_text(before), macs_text(after), _macs_change(before, after)),
+        _row("peak activations", before.peak_memory_bytes, after.peak_memory_bytes, bytes_text),
+    ]
+
+
+def macs_text(cost: Cost) -> str:
+    """With a sign that it is a lower bound, where it is one."""
+    return f">= {count_text(cost.macs)}" if cost.unknown else count_text(cost.macs)
+
+
+def _macs_change(before: Cost, after: Cost) -> str:
+    """Nothing where one of the two is a lower bound: it may only be better known now."""
+    if before.unknown or after.unknown:
+        return ""
+    return change_text(before.macs, after.macs)
+
+
+def _row(what: str, before: int, after: int, text: Callable[[int], str]) -> Row:
+    return what, text(before), text(after), change_text(before, after)
+
+
+def closing_lines(report: Report) -> list[str]:
+    """What stands under the table, below the verdict."""
+    lines: list[str] = []
+    if report.rewrites:
+        counts = ", ".join(f"{by} {count}" for by, count in report.rewrites.items())
+        lines.append(f"rewrites: {counts}")
+    else:
+        lines.append("rewrites: none, the model is as simple as onnxopt can make it")
+    if report.withdrawn:
+        lines += [f"taken back: {c.by} at {c.site}: {c.what}" for c in report.withdrawn]
+    if report.declined:
+        count = len(report.declined)
+        lines.append(f"not made: {count} that matched; onnxopt explain says why")
+    if report.before.assumed:
+        lines.append(f"counted as 1: {', '.join(report.before.assumed)}")
+    if report.verdict is not None:
+        lines += [f"not shown: {reason}" for reason in report.verdict.unverified]
+    return [*lines, *(f"note: {note}" for note in report.notes)]

@@ -1,0 +1,229 @@
+"""Run a model on named arrays. The only module that knows ONNX Runtime."""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import re
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import onnx
+import onnx.checker
+
+from onnxopt.errors import BadModelError, OnnxoptError, UnverifiableError
+from onnxopt.external import external_name, move_to_external_data
+from onnxopt.signature import Port, model_inputs, model_outputs, overridable_inputs
+
+LARGEST_IN_MEMORY_BYTES = 1_900_000_000
+"""Above this a model does not fit one protobuf message and is loaded from a temporary folder."""
+
+DEFAULT_THREADS = min(4, os.cpu_count() or 1)
+
+
+class RunError(OnnxoptError):
+    """ONNX Runtime loaded the model and failed to run it on these inputs. Exit code 4."""
+
+    exit_code = 4
+
+
+class Session:
+    """A model that is ready to run on the CPU.
+
+    Args:
+        proto: the model. It must not be changed while the session is being made.
+        optimized: let ONNX Runtime rewrite the model as it does by default. Off, the operators run
+            as the file has them, and weights are not packed: constant and computed weights take
+            the same kernels, so that folding one into the other cannot change a bit.
+        threads: threads inside one operator. Results depend on nothing but the model, the inputs
+            and this number.
+
+    Raises:
+        BadModelError: it does not load because it is not valid ONNX.
+        UnverifiableError: ONNX Runtime does not load it on this machine.
+    """
+
+    inputs: tuple[Port, ...]
+    overridable: tuple[Port, ...]
+    outputs: tuple[Port, ...]
+
+    def __init__(
+        self, proto: onnx.ModelProto, *, optimized: bool = False, threads: int = DEFAULT_THREADS
+    ) -> None:
+        self.inputs = model_inputs(proto)
+        self.overridable = overridable_inputs(proto)
+        self.outputs = model_outputs(proto)
+        self._types = {port.name: port for port in (*self.inputs, *self.overridable)}
+        exotic = (p for p in (*self._types.values(), *self.outputs) if p.kind == "tensor")
+        self._by_pointer = any(_is_exotic(port) for port in exotic)
+        try:
+            self._session = _load(proto, optimized, threads)
+        except OnnxoptError:
+            raise
+        except Exception as error:
+            raise load_error(proto, error) from None
+
+    def run(self, feeds: Mapping[str, Any]) -> dict[str, Any]:
+        """Run once.
+
+        Args:
+            feeds: for each input an array, a list of arrays (sequence), or None (absent optional).
+
+        Returns:
+            for each output, in order: an array, a list, a dict (map) or None. Types that numpy
+            lacks come as those of ml_dtypes, 4-bit ones as packed bytes.
+
+        Raises:
+            RunError: with the reason in one line.
+        """
+        names = [port.name for port in self.outputs]
+        try:
+            if self._by_pointer:
+                values = self._run_by_pointer(names, feeds)
+            else:
+                values = self._session.run(names, dict(feeds))
+        except Exception as error:
+            raise RunError(clean_message(error)) from None
+        return dict(zip(names, values, strict=True))
+
+    def _run_by_pointer(self, names: Sequence[str], feeds: Mapping[str, Any]) -> list[Any]:
+        import onnxruntime as ort
+
+        values = {}
+        for name, array in feeds.items():
+            port = self._types[name]
+            values[name] = (
+                ort.OrtValue.ortvalue_from_numpy_with_onnx_type(array, port.elem_type)
+                if _is_exotic(port)
+                else ort.OrtValue.ortvalue_from_numpy(array)
+            )
+        results = self._session.run_with_ort_values(list(names), values)
+        return [_to_numpy(value) for value in results]
+
+
+def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
+    import onnxruntime as ort
+
+    ort.set_default_logger_severity(4)
+    options = ort.SessionOptions()
+    options.log_severity_level = 4
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    if not optimized:
+        options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
+        options.add_session_config_entry("session.disable_prepacking", "1")
+    providers = ["CPUExecutionProvider"]
+    if proto.ByteSize() <= LARGEST_IN_MEMORY_BYTES:
+        return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
+    with tempfile.TemporaryDirectory(prefix="onnxopt-") as folder:
+        moved, data = move_to_external_data(proto, "model.onnx")
+        with (Path(folder) / external_name("model.onnx", data)).open("wb") as stream:
+            for piece in data:
+                stream.write(piece)
+        file = Path(folder) / "model.onnx"
+        file.write_bytes(moved.SerializeToString())
+        return ort.InferenceSession(str(file), options, providers=providers)
+
+
+def _is_exotic(port: Port) -> bool:
+    """ONNX Runtime cannot exchange it with numpy directly."""
+    return port.dtype.type.__module__ == "ml_dtypes"
+
+
+_TYPES_OF_VALUES = {
+    "tensor(bfloat16)": np.dtype(ml_dtypes.bfloat16),
+    "tensor(float8e4m3fn)": np.dtype(ml_dtypes.float8_e4m3fn),
+    "tensor(float8e4m3fnuz)": np.dtype(ml_dtypes.float8_e4m3fnuz),
+    "tensor(float8e5m2)": np.dtype(ml_dtypes.float8_e5m2),
+    "tensor(float8e5m2fnuz)": np.dtype(ml_dtypes.float8_e5m2fnuz),
+}
+
+
+def _to_numpy(value: Any) -> Any:
+    kind = value.data_type()
+    shape = tuple(value.shape()) if value.is_tensor() else ()
+    if kind in _TYPES_OF_VALUES:
+        dtype = _TYPES_OF_VALUES[kind]
+        count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
+    elif kind in ("tensor(int4)", "tensor(uint4)"):
+        dtype = np.dtype(np.uint8)
+        shape = ((int(np.prod(shape, dtype=np.int64)) + 1) // 2,)
+        count = shape[0]
+    else:
+        return value.numpy()
+    raw = ctypes.string_at(value.data_ptr(), count)
+    return np.frombuffer(raw, dtype=dtype).reshape(shape)
+
+
+_NOISE = (
+    (re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "), ""),
+    (re.compile(r"^(Fatal error|Exception|Load model from .*? failed):\s*"), ""),
+    (re.compile(r"(?:/[\w.+-]+)+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
+    (re.compile(r"\b[\w.-]+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
+    (
+        re.compile(r"(?:[\w:<>,*&~ ]+\([^()]*\)(?: const)?(?: \[with[^\]]*\])?) (?=\S+ was false)"),
+        "",
+    ),
+    (re.compile(r"Stacktrace:.*", re.DOTALL), ""),
+    (re.compile(r"==> Context:.*", re.DOTALL), ""),
+    (re.compile(r"Non-zero status code returned while running "), "running "),
+    (re.compile(r"This is an invalid model\. "), ""),
+)
+
+LONGEST_MESSAGE = 300
+
+
+def clean_message(error: Exception) -> str:
+    """One line of an error of ONNX Runtime or onnx: no codes, no source paths, no traces."""
+    text = str(error)
+    for pattern, replacement in _NOISE:
+        text = pattern.sub(replacement, text)
+    text = " ".join(text.split()).strip(" .")
+    if len(text) > LONGEST_MESSAGE:
+        text = text[: LONGEST_MESSAGE - 3] + "..."
+    return text or type(error).__name__
+
+
+_INVALID = re.compile(
+    r"Unrecognized attribute|No Op registered for|ShapeInferenceError|TypeInferenceError"
+    r"|Type Error|inconsistent type|input size|output size|Required attribute|Mismatched attribute"
+    r"|INVALID_GRAPH|must be single assignment|Duplicate definition|not in topological|not a DAG"
+    r"|Unrecognized (?:type|data)|is not output of any previous|Undefined|does not exist"
+)
+
+_EXPERIMENTAL = frozenset(
+    ("ATen", "Affine", "ConstantFill", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill")
+    + ("ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh")
+)
+"""The checker prints a warning about these, and the library never prints."""
+
+
+def load_error(proto: onnx.ModelProto, error: Exception) -> OnnxoptError:
+    """The error to raise when ONNX Runtime refused a model: is the model or this machine at fault?"""
+    said = str(error)
+    if (reason := _checker_says(proto)) and _INVALID.search(reason):
+        return BadModelError(f"the model is not valid ONNX: {clean_message(Exception(reason))}")
+    foreign = "is not a registered function/op" in said
+    if _INVALID.search(said) and not foreign:
+        return BadModelError(f"the model is not valid ONNX: {clean_message(error)}")
+    return UnverifiableError(f"ONNX Runtime cannot load the model: {clean_message(error)}")
+
+
+def _checker_says(proto: onnx.ModelProto) -> str:
+    """Why onnx.checker refuses the model; empty if it does not."""
+    if any(node.op_type in _EXPERIMENTAL for node in proto.graph.node):
+        return ""
+    if proto.ByteSize() > LARGEST_IN_MEMORY_BYTES:
+        return ""
+    try:
+        onnx.checker.check_model(proto, full_check=True)
+    except Exception as error:
+        return str(error)
+    return ""

@@ -1,0 +1,143 @@
+"""Samples that a user gives: read them, check them against the model, cut them into batches."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from onnxopt.errors import UsageError
+from onnxopt.runtime import Session
+from onnxopt.signature import Array, Port
+
+MOST_SAMPLES = 16
+MOST_FILES = 16
+IGNORED = frozenset(("labels",))
+
+
+@dataclass(frozen=True)
+class UserData:
+    """Samples by name of input.
+
+    Attributes:
+        path: where they are from.
+        whole: one dict for each file; of a single .npz file the samples lie along the first axis.
+        stacked: they must be cut along the first axis.
+    """
+
+    path: Path
+    whole: tuple[dict[str, Array], ...]
+    labels: tuple[str, ...]
+    stacked: bool
+
+    def label(self, number: int) -> str:
+        """What batch `number` is, for a person."""
+        return f"sample {number}" if self.stacked else self.labels[number]
+
+    def batches(self, session: Session) -> Iterator[dict[str, Any]]:
+        """Feeds in the model's batch size, at most `MOST_SAMPLES` samples in all.
+
+        Raises:
+            UsageError: names, types or shapes are not those of the model.
+        """
+        for arrays, label in zip(self.whole, self.labels, strict=True):
+            named = _by_input(arrays, session, label)
+            if self.stacked:
+                yield from _cut(named, session, label)
+            else:
+                for port in session.inputs:
+                    _check(port, named[port.name], label, port.dims)
+                yield named
+
+
+def load_user_data(path: str | Path) -> UserData:
+    """Read samples: FILE.npz with one array for each input, its first axis counting samples, or a
+    folder of .npz (one feed each) or, for models with one input, .npy files (one feed each).
+
+    Raises:
+        UsageError: nothing there, not readable, or holding only NaN.
+    """
+    path = Path(path)
+    if path.is_dir():
+        files = sorted(f for f in path.iterdir() if f.suffix in (".npy", ".npz"))[:MOST_FILES]
+        if not files:
+            raise UsageError(f"the folder '{path}' holds no .npy or .npz file")
+    elif path.is_file():
+        files = [path]
+    else:
+        raise UsageError(f"there is no file or folder '{path}'", "check the path")
+    whole = tuple(_read(file) for file in files)
+    return UserData(path, whole, tuple(f.name for f in files), stacked=not path.is_dir())
+
+
+def _read(file: Path) -> dict[str, Array]:
+    try:
+        loaded = np.load(file, allow_pickle=False)
+        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        raise UsageError(
+            f"cannot read '{file}' as numpy data: {error}", "save it with numpy.savez"
+        ) from None
+    found = {name: array for name, array in arrays.items() if name not in IGNORED}
+    for name, array in found.items():
+        if array.dtype.kind == "f" and array.size and np.isnan(array).all():
+            raise UsageError(f"'{name or file.name}' in '{file}' holds nothing but NaN")
+    return found
+
+
+def _by_input(arrays: dict[str, Array], session: Session, label: str) -> dict[str, Array]:
+    wanted = [port.name for port in session.inputs]
+    if "" in arrays or (len(wanted) == 1 and len(arrays) == 1 and wanted[0] not in arrays):
+        if len(wanted) == 1 and "" in arrays:
+            return {wanted[0]: arrays[""]}
+    allowed = {*wanted, *(port.name for port in session.overridable)}
+    missing = [name for name in wanted if name not in arrays]
+    unknown = [name or "(unnamed)" for name in arrays if name not in allowed]
+    if missing or unknown:
+        raise UsageError(
+            f"'{label}' holds {_list(list(arrays))}, but the model's inputs are {_list(wanted)}",
+            "name the arrays after the inputs",
+        )
+    return arrays
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(f"'{name or '(unnamed)'}'" for name in names) or "nothing"
+
+
+def _check(port: Port, array: Array, label: str, dims: Any) -> None:
+    """Raise UsageError unless the array may be fed to the input."""
+    expected = f"the input '{port.name}' is {port.describe()}"
+    wanted = port.dtype
+    if array.dtype != wanted and not (wanted == np.dtype(object) and array.dtype.kind in "US"):
+        raise UsageError(f"'{port.name}' in '{label}' is {array.dtype}, but {expected}")
+    fits = dims is None or (
+        len(dims) == array.ndim
+        and all(not isinstance(d, int) or d == s for d, s in zip(dims, array.shape, strict=True))
+    )
+    if not fits:
+        shape = "x".join(map(str, array.shape)) or "a scalar"
+        raise UsageError(f"'{port.name}' in '{label}' is {shape}, but {expected}")
+
+
+def _cut(arrays: dict[str, Array], session: Session, label: str) -> Iterator[dict[str, Any]]:
+    """Batches of the model's own batch size; of one sample where that is open."""
+    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
+    if len(counts) != 1:
+        raise UsageError(f"the arrays in '{label}' hold different numbers of samples: {counts}")
+    ports = {port.name: port for port in (*session.inputs, *session.overridable)}
+    fixed = {port.dims[0] for port in session.inputs if port.dims and isinstance(port.dims[0], int)}
+    size = max(fixed) if fixed else 1
+    total = min(counts.pop(), max(MOST_SAMPLES, size))
+    for name, array in arrays.items():
+        dims = ports[name].dims
+        open_batch = None if dims is None else (None, *dims[1:])
+        _check(ports[name], array, label, open_batch)
+    if total < size:
+        raise UsageError(f"'{label}' holds {total} samples, but the model takes {size} at once")
+    for start in range(0, total - size + 1, size):
+        yield {name: array[start : start + size] for name, array in arrays.items()}

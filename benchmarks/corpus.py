@@ -45,6 +45,7 @@ class Outcome:
     transposes: tuple[int, int] = (0, 0)
     seconds: float = 0.0
     unverified: list[str] = field(default_factory=list)
+    judged: int = 0
 
 
 def main() -> int:
@@ -56,10 +57,11 @@ def main() -> int:
     options = parser.parse_args()
     with (options.folder / "INDEX.tsv").open() as stream:
         rows = [r for r in csv.DictReader(stream, delimiter="\t") if options.only in r["name"]]
+    outcomes = []
     with ThreadPoolExecutor(options.workers) as pool:
-        outcomes = list(pool.map(lambda row: _judge(options.folder, row), rows))
-    for outcome in outcomes:
-        _show(outcome)
+        for outcome in pool.map(lambda row: _judge(options.folder, row), rows):
+            outcomes.append(outcome)
+            _show(outcome)
     _summarize(outcomes)
     if options.json:
         options.json.write_text(json.dumps([vars(o) for o in outcomes], indent=1))
@@ -179,9 +181,17 @@ def _worst_error(file: Path, target: Path, feed_text: str, outcome: Outcome) -> 
         feeds = _feeds(first, feed_text, seed, kind)
         if feeds is None:
             return worst
-        expected = first.run(None, feeds)
+        try:
+            expected = first.run(None, feeds)
+        except Exception:
+            continue  # the original does not take these (an input is a shape, say)
+        outcome.judged += 1
         repeated = first.run(None, feeds)
-        found = second.run(None, feeds)
+        try:
+            found = second.run(None, feeds)
+        except Exception as error:
+            outcome.problems.append(f"the result does not run: {str(error)[:200]}")
+            return worst
         for name, a, again, b in zip(first.get_outputs(), expected, repeated, found, strict=True):
             if _error(a, again) > 0:
                 continue  # random: two runs of the original differ
@@ -258,7 +268,8 @@ def _show(outcome: Outcome) -> None:
     print(
         f"{outcome.group}/{outcome.name}: {state}, nodes {outcome.nodes[0]} -> {outcome.nodes[1]}, "
         f"bytes {outcome.size[0]} -> {outcome.size[1]}, error {outcome.worst:.1g}, "
-        f"{outcome.seconds:.1f} s {outcome.message}"
+        f"{outcome.seconds:.1f} s {outcome.message}",
+        flush=True,
     )
     for problem in outcome.problems:
         print(f"    PROBLEM {problem}")
@@ -272,7 +283,8 @@ def _summarize(outcomes: list[Outcome]) -> None:
         done = [o for o in some if o.code == 0]
         print(
             f"{group}: {len(some)} models, {len(done)} written, {len(some) - len(done)} refused, "
-            f"{sum(bool(o.problems) for o in some)} with problems; "
+            f"{sum(bool(o.problems) for o in some)} with problems, "
+            f"{sum(o.judged == 0 for o in done)} not judged by outputs; "
             f"nodes {sum(o.nodes[0] for o in done)} -> {sum(o.nodes[1] for o in done)}, "
             f"bytes {sum(o.size[0] for o in done)} -> {sum(o.size[1] for o in done)}"
         )

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-import onnxopt.verify
+import onnxopt.reference
 from onnxopt.errors import OnnxoptError
 from onnxopt.model import load
 from onnxopt.verify import Verifier
@@ -56,6 +56,8 @@ def right_rewrites(model: Path, peer: str) -> Iterator[tuple[str, onnx.ModelProt
 
 def without_defaults(proto: onnx.ModelProto) -> onnx.ModelProto:
     """The model with constant weights only: other optimizers drop inputs with defaults."""
+    if proto.ir_version < 4:
+        return proto
     weights = {tensor.name for tensor in proto.graph.initializer}
     kept = [value for value in proto.graph.input if value.name not in weights]
     del proto.graph.input[:]
@@ -66,27 +68,44 @@ def without_defaults(proto: onnx.ModelProto) -> onnx.ModelProto:
 def faults(proto: onnx.ModelProto) -> Iterator[tuple[str, onnx.ModelProto]]:
     """One fault each, in an early, a middle and a late layer."""
     rng = np.random.default_rng(0)
-    weights = {t.name: i for i, t in enumerate(proto.graph.initializer)}
-    layers = [
-        node
+    arrays = {t.name: i for i, t in enumerate(proto.graph.initializer)}
+    # The weight of a quantized layer is the integer tensor that a DequantizeLinear reads.
+    sources = {
+        node.output[0]: list(node.input)
         for node in proto.graph.node
-        if node.op_type in WEIGHTED and len(node.input) > 1 and node.input[1] in weights
-    ]
-    chosen = sorted({0, len(layers) // 2, len(layers) - 1}) if layers else []
-    for place in chosen:
-        node = layers[place]
-        index = weights[node.input[1]]
-        weight = onnx.numpy_helper.to_array(proto.graph.initializer[index])
+        if node.op_type in ("DequantizeLinear", "Identity")
+    }
+    layers = []
+    for node in proto.graph.node:
+        if node.op_type in WEIGHTED and len(node.input) > 1:
+            names = [sources.get(name, [name]) for name in node.input]
+            if names[1][0] in arrays:
+                layers.append((node, names))
+    for place in sorted({0, len(layers) // 2, len(layers) - 1}) if layers else []:
+        node, names = layers[place]
+        label = f"{place}/{len(layers)}"
+        weight = _array(proto, arrays[names[1][0]])
         axis = _channel_axis(node, weight)
         channel = int(rng.integers(weight.shape[axis]))
         for name, changed in _weight_faults(weight, axis, channel):
-            yield f"{place}/{len(layers)} {name}", _with_initializer(proto, index, changed)
-        if len(node.input) > 2 and node.input[2] in weights:
-            index = weights[node.input[2]]
-            bias = onnx.numpy_helper.to_array(proto.graph.initializer[index]).copy()
-            bias.reshape(-1)[channel % bias.size] = 0
-            yield f"{place}/{len(layers)} bias dropped", _with_initializer(proto, index, bias)
+            yield f"{label} {name}", _with_initializer(proto, arrays[names[1][0]], changed)
+        for kind, parts in zip(("scale", "bias"), (names[1][1:2], names[2:3]), strict=True):
+            part = parts[0] if kind == "scale" and parts else parts[0][0] if parts else ""
+            if part in arrays:
+                changed = _array(proto, arrays[part]).copy()
+                at = channel % changed.size
+                if changed.reshape(-1)[at] != 0:
+                    factor = 1.01 if kind == "scale" else 0
+                    changed.reshape(-1)[at] = changed.reshape(-1)[at] * factor
+                    yield (
+                        f"{label} {kind} x{factor}",
+                        _with_initializer(proto, arrays[part], changed),
+                    )
     yield from _epsilon_faults(proto)
+
+
+def _array(proto: onnx.ModelProto, index: int) -> np.ndarray:
+    return onnx.numpy_helper.to_array(proto.graph.initializer[index])
 
 
 def _channel_axis(node: onnx.NodeProto, weight: np.ndarray) -> int:
@@ -103,7 +122,7 @@ def _weight_faults(weight: np.ndarray, axis: int, channel: int) -> Iterator[tupl
     other = (slice(None),) * axis + ((channel + 1) % weight.shape[axis],)
     if weight.shape[axis] < 2:
         return
-    for factor in (1.001, 1.01):
+    for factor in (1.001, 1.01) if weight.dtype.kind == "f" else ():
         changed = weight.copy()
         changed[at] = (changed[at] * factor).astype(weight.dtype)
         yield f"x{factor}", changed
@@ -162,7 +181,8 @@ def main() -> None:
     parser.add_argument("--peer", default="", help="interpreter with other optimizers")
     options = parser.parse_args()
     if options.no_quick:
-        onnxopt.verify.QUICK_ABSOLUTE_ULPS = onnxopt.verify.QUICK_RELATIVE_ULPS = 1e-9
+        for name in ("QUICK_ABSOLUTE_ULPS", "QUICK_RELATIVE_ULPS", "QUICK_HALF_ULPS"):
+            setattr(onnxopt.reference, name, 1e-9)
     for model in options.models:
         try:
             measure(model, options.peer)

@@ -38,6 +38,10 @@ class Difference:
     def is_structural(self) -> bool:
         return self.what in ("type", "structure", "shape")
 
+    @property
+    def passes(self) -> bool:
+        return not self.is_structural and self.excess <= 1.0
+
     def worst(self, other: Difference) -> Difference:
         """The worse of the two, with the largest figures of both."""
         first, second = (self, other) if self._rank() >= other._rank() else (other, self)

@@ -37,7 +37,7 @@ def _range(node: Node, low: Array | None, high: Array | None) -> tuple[float, fl
         if attr(node, name) is not None:
             ends[i] = attr(node, name)
         elif given is not None:
-            ends[i] = float(given.reshape(()))
+            ends[i] = float(given.reshape(())) if given.size == 1 else np.nan
     return ends[0], ends[1]
 
 

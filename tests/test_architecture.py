@@ -87,7 +87,8 @@ def _is_view_of_a_result(module: str, target: str) -> bool:
 
 
 def test_importing_the_command_line_imports_neither_onnx_nor_its_runtime() -> None:
-    code = "import sys, onnxopt.cli; print(sorted({'onnx', 'onnxruntime', 'numpy', 'rich'} & set(sys.modules)))"
+    heavy = {"onnx", "onnxruntime", "numpy", "rich"}
+    code = f"import sys, onnxopt.cli; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
 
@@ -104,6 +105,6 @@ def test_public_names_exist_and_stay_what_they_are() -> None:
 @pytest.mark.skipif("ONNXOPT_INSTALLED" not in os.environ, reason="only make test needs the wheel")
 def test_the_installed_wheel_is_what_is_tested() -> None:
     repository = Path(__file__).parent.parent
-    assert PACKAGE != repository / "onnxopt"
+    assert repository not in PACKAGE.parents or ".venv" in PACKAGE.parts
     assert (PACKAGE / "rules").is_dir()
     assert (PACKAGE / "report" / "schema.json").is_file()

@@ -171,7 +171,8 @@ def test_compare_finds_different_models_different(
     model: Path, other: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run(["compare", str(model), str(other)]) == 1
-    assert "DIFFERS" in capsys.readouterr().out
+    text = capsys.readouterr().out
+    assert "DIFFERS" in text and "the first tensor that differs: 'b'" in text
     assert run(["compare", str(model), str(other), "--json"]) == 1
     data = as_json(capsys)
     assert data["schema"] == "onnxopt-comparison/1" and not data["verdict"]["passed"]

@@ -40,7 +40,7 @@ AFTER = replace(BEFORE, nodes=2, operators={"Conv": 2}, initializers=4, size_byt
 VERDICT = Verdict(
     passed=True,
     numerics="rounding",
-    outputs=(OutputError("y", 1e-6, 1e-7, 1e-5, True, feed="normal, N=2"),),
+    outputs=(OutputError("y", 1e-6, 1e-7, tolerance=1e-5, feed="normal, N=2"),),
     draws=("normal, N=2", "0/1, N=1"),
     unverified=("'y' is constant",),
 )

@@ -11,6 +11,7 @@ from onnxopt.passes.inline_if import InlineIf
 from onnxopt.passes.protocol import Pass
 from onnxopt.passes.remove_dead import RemoveDead
 from onnxopt.passes.scalar_range import ScalarRange
+from onnxopt.passes.transposes import CancelTransposes
 from onnxopt.rewriting.rulebook import LoadedRule
 from onnxopt.shapes import infer
 
@@ -25,6 +26,7 @@ def lossless_passes(rules: tuple[LoadedRule, ...], growth_bytes: int) -> tuple[P
         InlineIf(),
         ScalarRange(),
         Deduplicate(),
+        CancelTransposes(),
         ApplyRules(rules, infer),
         RemoveDead(),
     )

@@ -114,8 +114,14 @@ def comparison_lines(found: Comparison) -> RenderableType:
         ]
         head = ("output", "", "worst error", "relative", "tolerance", "on")
         parts.append(plain_table(head, rows, left=2))
-    if found.first_difference:
-        parts.append(Text(f"first difference: {found.first_difference}"))
+    if found.first_difference is not None:
+        first = found.first_difference
+        parts.append(
+            Text(
+                f"the first tensor that differs: '{first.name}', off by {first.worst_absolute:.3g} "
+                f"where {first.tolerance:.3g} is allowed, on {first.feed or 'all inputs'}"
+            )
+        )
     return Group(*parts, *(Text(f"not shown: {reason}") for reason in verdict.unverified))
 
 

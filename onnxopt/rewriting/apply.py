@@ -62,7 +62,7 @@ def put_in_place(match: Match, result: Value | np.ndarray | Op) -> list[Node]:
     elif isinstance(result, Op):
         new = _make(match, graph, result, output)
     else:
-        new = _use_constant(output, result, root, graph)
+        new = _use_constant(output, np.asarray(result), root, graph)
     _detach_unused(match.nodes)
     return new
 

@@ -20,7 +20,7 @@ from onnxopt.element_types import ulp
 from onnxopt.errors import BadModelError, CheckError, OnnxoptError
 from onnxopt.graph import Array
 from onnxopt.model import Model
-from onnxopt.passes.apply_rules import FAILED, ApplyRules
+from onnxopt.passes.apply_rules import ApplyRules
 from onnxopt.rewriting.isomorphism import difference
 from onnxopt.rewriting.match import Match, find_match
 from onnxopt.rewriting.rule import Example
@@ -29,6 +29,9 @@ from onnxopt.rewriting.variants import KINDS
 from onnxopt.runtime import Session
 from onnxopt.shapes import infer
 from onnxopt.signature import Port, model_inputs
+
+FAILED = "the rule failed"
+"""How ApplyRules begins to say that the code of a rule raised an exception."""
 
 ROUNDINGS = 32
 """What a rule that declares 'rounding' may be off by, in units of the largest output."""
@@ -116,7 +119,7 @@ def rewritten(rule: LoadedRule, proto: onnx.ModelProto) -> tuple[Model, list[Cha
     """The model after the rule, and what it did.
 
     Raises:
-        CheckError: the rule raises an exception.
+        CheckError: the code of the rule raised an exception.
     """
     model = Model.from_proto(proto)
     infer(model)
@@ -165,6 +168,8 @@ def _judge(rule: LoadedRule, proto: onnx.ModelProto, base: onnx.ModelProto) -> s
         result, changes = rewritten(rule, proto)
     except BadModelError:
         return ""
+    except CheckError as error:
+        return str(error) if _loads(proto) else ""
     if not changes:
         return ""
     made = result.to_proto()
@@ -190,6 +195,14 @@ def _judge(rule: LoadedRule, proto: onnx.ModelProto, base: onnx.ModelProto) -> s
         if found := _worst(before, after, rule.numerics):
             return f"{found} ({changes[0].what})"
     return ""
+
+
+def _loads(proto: onnx.ModelProto) -> bool:
+    try:
+        Session(proto, threads=1)
+    except OnnxoptError:
+        return False
+    return True
 
 
 def _signature(proto: onnx.ModelProto) -> tuple[list[bytes], list[bytes]]:
@@ -314,10 +327,11 @@ def _seen(rule: LoadedRule, proto: onnx.ModelProto) -> set[tuple[str, bool]]:
     infer(model)
     seen: set[tuple[str, bool]] = set()
     for pattern in rule.patterns:
-        names = {name for node in pattern.makers.values() for name in node.inputs}
         for node in model.graph.nodes:
             if node.op == pattern.root.op_type:
                 match = find_match(pattern, rule.parameters, node, sole=False)
                 if isinstance(match, Match):
-                    seen |= {(n, v is not None) for n, v in match.values.items() if n in names}
+                    seen |= {
+                        (n, v is not None) for n, v in match.values.items() if n in pattern.names
+                    }
     return seen

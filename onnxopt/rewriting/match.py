@@ -58,6 +58,12 @@ class Pattern:
     root: PatternNode
     makers: dict[str, PatternNode]
 
+    @property
+    def names(self) -> frozenset[str]:
+        """Of all values in it."""
+        read = {name for node in self.makers.values() for name in node.inputs}
+        return frozenset(read | set(self.makers) | set(self.inputs))
+
 
 @dataclass(frozen=True)
 class Parameter:

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
+import numpy as np
+
 from onnxopt.changes import Numerics
 from onnxopt.graph import Array, Graph, Node, Value
 
@@ -51,7 +53,8 @@ def op(op_type: str, *inputs: Operand, domain: str = "", **attrs: Any) -> Op:
 
     Arrays become initializers, nested `op`s nodes of their own.
     """
-    kept = list(inputs)
+    # numpy makes scalars of arithmetic with arrays of rank 0
+    kept = [np.asarray(i) if isinstance(i, np.generic) else i for i in inputs]
     while kept and kept[-1] is None:
         kept.pop()
     given = {name: value for name, value in attrs.items() if value is not None}

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from onnxopt.changes import Numerics
 from onnxopt.errors import UsageError
+from onnxopt.graph import Graph
 from onnxopt.rewriting.match import Parameter, Pattern, compile_pattern, expand_root, parameters
 from onnxopt.rewriting.rule import Rule
 
@@ -106,5 +107,15 @@ def load_file(file: Path) -> LoadedRule:
     if not isinstance(rule, Rule):
         raise UsageError(f"the file '{file}' defines no `rule = Rule(...)`")
     loaded = LoadedRule(file.stem.replace("_", "-"), rule, module.__doc__ or "", file)
-    assert loaded.patterns and loaded.parameters is not None  # compiled now: errors show here
+    _check_parameters(loaded)
     return loaded
+
+
+def _check_parameters(rule: LoadedRule) -> None:
+    names = {name for pattern in rule.patterns for name in pattern.names}
+    for name, parameter in rule.parameters.items():
+        if name not in names and parameter.kind is not Graph:
+            raise UsageError(
+                f"rule '{rule.name}': its rewrite asks for '{name}', which is not in the pattern",
+                f"names in the pattern: {', '.join(sorted(names))}",
+            )

@@ -168,7 +168,7 @@ def constant_shapes(proto: onnx.ModelProto) -> Iterator[Variant]:
             if shape != array.shape:
                 made = with_constant(proto, index, array.reshape(shape))
                 yield f"{tensor.name} of shape {list(shape)}", made
-        for shape in ((), (1,), (1, 1), (1, 1, 1)):
+        for shape in ((), (1,), (1, 1), (1, 1, 1), (1, 1, 1, 1)):
             if array.size and shape != array.shape:
                 made = with_constant(proto, index, first.reshape(shape))
                 yield f"{tensor.name} one number of shape {list(shape)}", made

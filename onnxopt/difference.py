@@ -1,0 +1,126 @@
+"""Where inside do two models begin to differ? Show inner values as outputs, a few at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import onnx
+
+from onnxopt.changes import Numerics
+from onnxopt.errors import OnnxoptError
+from onnxopt.feeds import Feed, draws
+from onnxopt.reference import Reference
+from onnxopt.runtime import Session
+from onnxopt.signature import port_of
+from onnxopt.skeleton import infer, skeleton
+from onnxopt.userdata import UserData
+from onnxopt.verdict import OutputError, Tally
+
+LARGEST_SHOWN_BYTES = 128 * 2**20
+"""Inner values are shown in groups of about this size."""
+
+MOST_FEEDS = 4
+UNKNOWN_BYTES = 2**20
+
+
+def first_difference(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    numerics: Numerics = "rounding",
+    user_data: UserData | None = None,
+) -> OutputError | None:
+    """The first value of the main graph that both models have and that differs.
+
+    Values are matched by name and taken in the order in which the reference runs. One whose shape
+    differs counts only if no other does: names may survive a change of layout.
+
+    Raises:
+        BadModelError, UnverifiableError, UsageError: as for `Verifier`.
+    """
+    feeds = draws(reference, Session(reference), user_data).feeds[:MOST_FEEDS]
+    made = {name for node in candidate.graph.node for name in node.output if name}
+    shape: OutputError | None = None
+    for names in _groups(reference, made):
+        for error in _differing(reference, candidate, names, feeds, numerics):
+            if error.differs.startswith("value"):
+                return error
+            shape = shape or error
+    return shape
+
+
+def producer(proto: onnx.ModelProto, name: str) -> str:
+    """The node of the main graph that makes a value, as a person would name it."""
+    for node in proto.graph.node:
+        if name in node.output:
+            return f"{node.op_type} '{node.name}'" if node.name else node.op_type
+    return "an input or a constant"
+
+
+def _groups(proto: onnx.ModelProto, made: set[str]) -> Iterator[list[str]]:
+    """Names of values that nodes of both models make, in groups of bounded size."""
+    inferred = infer(skeleton(proto), {})
+    infos = (*inferred.graph.value_info, *inferred.graph.output)
+    ports = {info.name: port_of(info) for info in infos}
+    group: list[str] = []
+    total = 0
+    for node in proto.graph.node:
+        for name in node.output:
+            if name in made:
+                port = ports.get(name)
+                size = UNKNOWN_BYTES
+                if port is not None and port.dims is not None:
+                    size = port.dtype.itemsize
+                    for dim in port.dims:
+                        size *= dim if isinstance(dim, int) else 16
+                if group and total + size > LARGEST_SHOWN_BYTES:
+                    yield group
+                    group, total = [], 0
+                group.append(name)
+                total += size
+    if group:
+        yield group
+
+
+def _differing(
+    reference: onnx.ModelProto,
+    candidate: onnx.ModelProto,
+    names: Sequence[str],
+    feeds: Sequence[Feed],
+    numerics: Numerics,
+) -> list[OutputError]:
+    """Those of the named values that differ on some feed, in order."""
+    shown = _showing(reference, names)
+    try:
+        ours, theirs = Session(shown), Session(_showing(candidate, names))
+    except OnnxoptError:
+        # One of them is of a kind that cannot be an output: look at the halves.
+        if len(names) == 1:
+            return []
+        half = len(names) // 2
+        parts = (names[:half], names[half:])
+        return [
+            error
+            for part in parts
+            for error in _differing(reference, candidate, part, feeds, numerics)
+        ]
+    tally = Tally(numerics, list(names))
+    expected = Reference(shown, ours, feeds)
+    for index, feed in enumerate(feeds):
+        try:
+            found = expected.compare(index, theirs.run(feed.arrays), numerics, tally.notes)
+        except OnnxoptError:
+            continue
+        for name, difference in found.items():
+            tally.add(name, difference, feed.description)
+    return [output for output in tally.verdict((), ()).outputs if not output.ok]
+
+
+def _showing(proto: onnx.ModelProto, names: Sequence[str]) -> onnx.ModelProto:
+    """The model with these values, and no others, as outputs."""
+    declared = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
+    copy = onnx.ModelProto()
+    copy.CopyFrom(proto)
+    del copy.graph.output[:]
+    for name in names:
+        copy.graph.output.append(declared.get(name, onnx.ValueInfoProto(name=name)))
+    return copy

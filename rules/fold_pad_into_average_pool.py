@@ -67,6 +67,13 @@ rule = Rule(
                     count_include_pad = 1>(x)
             }""",
         ),
+        Example(  # the last windows reach beyond the padding
+            before=f"""{MODEL} <int64[8] pads = {{0, 0, 1, 0, 0, 0, 0, 1}}> {{
+                p = Pad(x, pads)
+                y = AveragePool<kernel_shape = [2, 3], strides = [2, 2], ceil_mode = 1>(p)
+            }}""",
+            after=None,
+        ),
         Example(
             before=f"""{MODEL} <int64[8] pads = {{0, 0, 1, 0, 0, 0, 0, 1}}> {{
                 p = Pad(x, pads)

@@ -75,6 +75,14 @@ rule = Rule(
             {{ a = Neg(x) y = Resize<mode = "linear">(a, roi, s) }}""",
             after=None,
         ),
+        Example(  # crops
+            before=f"""{MODEL} <float[8] roi = {{0, 0, 0.5, 0, 1, 1, 1, 1}}, float[0] none = {{}},
+                int64[4] s = {{2, 1, 4, 3}}> {{
+                a = Neg(x)
+                y = Resize<coordinate_transformation_mode = "tf_crop_and_resize">(a, roi, none, s)
+            }}""",
+            after=None,
+        ),
         Example(
             before="""
             <ir_version: 8, opset_import: ["" : 17]>

@@ -194,6 +194,10 @@ PATTERNS = {
         a = Transpose <perm=[0,2,1]> (x)
         y = Identity (a)
     }""",
+    "only axes of size 1, between two dynamic ones": """g (float[N,1,M] x) => (float[N,M,1] y) {
+        a = Transpose <perm=[0,2,1]> (x)
+        y = Identity (a)
+    }""",
     "a product with a weight matrix": """g (float[2,5,3] x) => (float[2,5,2] y)
         <float[3,2] w = {1, 2, 3, 4, 5, 6}> {
         a = Transpose <perm=[1,0,2]> (x)

@@ -17,6 +17,7 @@ from onnxopt.passes.layout.views import View, Views, transpose_perm
 from onnxopt.shapes import infer
 
 FIRST_OPSET_OF_RESHAPE_INPUT = 5
+MOST_SWEEPS = 1000
 
 
 @dataclass(frozen=True)
@@ -33,19 +34,20 @@ class CancelTransposes:
     numerics: ClassVar[Numerics] = "rounding"
 
     def __call__(self, model: Model, ledger: Ledger) -> None:
-        while True:
+        for _ in range(MOST_SWEEPS):
             changed = [self._settle(graph, ledger) for graph in model.graphs()]
             if not any(changed):
                 return
             infer(model)
+        raise AssertionError("Transposes never come to rest")
 
     def _settle(self, graph: Graph, ledger: Ledger) -> bool:
         """Work on one graph until it comes to rest; whether anything changed."""
         refused: set[str] = set()
-        changed = False
-        while self._improve(graph, ledger, refused) or self._reshape(graph, ledger):
-            changed = True
-        return changed
+        for sweep in range(MOST_SWEEPS):
+            if not self._improve(graph, ledger, refused) and not self._reshape(graph, ledger):
+                return sweep > 0
+        raise AssertionError("Transposes never come to rest")
 
     def _improve(self, graph: Graph, ledger: Ledger, refused: set[str]) -> bool:
         """One sweep over the Transposes; whether anything was moved."""

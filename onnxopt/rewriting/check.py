@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeAlias
 
-import numpy as np
 import onnx
 import onnx.helper
 import onnx.parser
 
-from onnxopt.changes import Change, Ledger, Numerics
-from onnxopt.comparison import distance, is_floating, wide
-from onnxopt.element_types import ulp
+from onnxopt.changes import Change, Ledger
 from onnxopt.errors import BadModelError, CheckError, OnnxoptError
-from onnxopt.graph import Array
 from onnxopt.model import Model
 from onnxopt.passes.apply_rules import ApplyRules
+from onnxopt.rewriting.agreement import feeds, shapes, worst
 from onnxopt.rewriting.isomorphism import difference
 from onnxopt.rewriting.match import Match, find_match
 from onnxopt.rewriting.rule import Example
@@ -28,18 +23,13 @@ from onnxopt.rewriting.rulebook import LoadedRule, load_folder
 from onnxopt.rewriting.variants import KINDS
 from onnxopt.runtime import Session
 from onnxopt.shapes import infer
-from onnxopt.signature import Port, model_inputs
+from onnxopt.signature import model_inputs
 
 FAILED = "the rule failed"
 """How ApplyRules begins to say that the code of a rule raised an exception."""
 
-ROUNDINGS = 32
-"""What a rule that declares 'rounding' may be off by, in units of the largest output."""
-
 SIZES = (None, 1, 3, 0)
 """Of symbolic dimensions: 2, 3, 4 ... in order of appearance, all 1, all 3, all empty."""
-
-Dims: TypeAlias = tuple[int | str | None, ...]
 
 
 @dataclass(frozen=True)
@@ -63,12 +53,12 @@ def check_rules(folder: Path) -> list[CheckResult]:
     Raises:
         UsageError: no such folder, or a file in it is no rule.
     """
-    return [run_test(rule, name) for rule in load_folder(folder) for name in tests_of(rule)]
+    return [run_check(rule, name) for rule in load_folder(folder) for name in checks_of(rule)]
 
 
-def run_test(rule: LoadedRule, test: str) -> CheckResult:
+def run_check(rule: LoadedRule, test: str) -> CheckResult:
     try:
-        message = tests_of(rule)[test]()
+        message = checks_of(rule)[test]()
     except OnnxoptError as error:
         message = str(error)
     except Exception as error:
@@ -76,7 +66,7 @@ def run_test(rule: LoadedRule, test: str) -> CheckResult:
     return CheckResult(rule.name, test, not message, message)
 
 
-def tests_of(rule: LoadedRule) -> dict[str, Callable[[], str]]:
+def checks_of(rule: LoadedRule) -> dict[str, Callable[[], str]]:
     """The tests of a rule by name; each returns what went wrong, or nothing."""
     tests: dict[str, Callable[[], str]] = {
         "it has a page": partial(_has_page, rule),
@@ -184,15 +174,15 @@ def _judge(rule: LoadedRule, proto: onnx.ModelProto, base: onnx.ModelProto) -> s
     candidate: Session | None = None
     known = {port.name: port.dims for port in model_inputs(base)}
     for draw, size in enumerate(SIZES):
-        shapes = _shapes(session, known, size)
-        feeds = _feeds(session, shapes, draw, special=rule.numerics == "exact" and draw > 0)
+        special = rule.numerics == "exact" and draw > 0
+        inputs = feeds(session, shapes(session, known, size), draw, special=special)
         try:
-            before = session.run(feeds)
+            before = session.run(inputs)
         except OnnxoptError:
             continue
         candidate = candidate or Session(made, threads=1)
-        after = candidate.run(feeds)
-        if found := _worst(before, after, rule.numerics):
+        after = candidate.run(inputs)
+        if found := worst(before, after, rule.numerics):
             return f"{found} ({changes[0].what})"
     return ""
 
@@ -208,94 +198,6 @@ def _loads(proto: onnx.ModelProto) -> bool:
 def _signature(proto: onnx.ModelProto) -> tuple[list[bytes], list[bytes]]:
     inputs, outputs = proto.graph.input, proto.graph.output
     return [i.SerializeToString() for i in inputs], [o.SerializeToString() for o in outputs]
-
-
-def _shapes(
-    session: Session, known: dict[str, Dims | None], size: int | None
-) -> dict[str, list[int]]:
-    """A shape for each input: what it declares, else what the example declares."""
-    symbols: dict[str, int] = {}
-    shapes: dict[str, list[int]] = {}
-    for port in (*session.inputs, *session.overridable):
-        base = known.get(port.name) or ()
-        dims = port.dims if port.dims is not None else base
-        shapes[port.name] = []
-        for axis, dim in enumerate(dims):
-            if not isinstance(dim, int) and len(base) == len(dims):
-                dim = base[axis]
-            if not isinstance(dim, int):
-                symbol = dim or f"{port.name}#{axis}"
-                dim = size or symbols.setdefault(symbol, 2 + len(symbols))
-            shapes[port.name].append(dim)
-    return shapes
-
-
-def _feeds(
-    session: Session, shapes: dict[str, list[int]], draw: int, *, special: bool
-) -> dict[str, Array]:
-    """Random inputs; those that may be left out, overriding an initializer, are given as well."""
-    feeds: dict[str, Array] = {}
-    for port in (*session.inputs, *session.overridable):
-        rng = np.random.default_rng(zlib.crc32(f"{port.name} {draw}".encode()))
-        feeds[port.name] = _numbers(port, shapes[port.name], rng, special=special)
-    return feeds
-
-
-def _numbers(port: Port, shape: list[int], rng: np.random.Generator, *, special: bool) -> Array:
-    dtype = port.dtype
-    if dtype.kind == "O":
-        words = np.array(["", "a", "B c", "é"], dtype=object)
-        return np.asarray(rng.choice(words, shape), dtype=object).reshape(shape)
-    if dtype.kind == "b":
-        return np.asarray(rng.integers(0, 2, shape)).astype(dtype)
-    if dtype.kind in "iu":
-        return np.asarray(rng.integers(0 if dtype.kind == "u" else -5, 6, shape)).astype(dtype)
-    numbers = np.asarray(rng.standard_normal(shape) * 3)
-    if special:
-        odd = rng.choice(np.array([0.0, -0.0, np.inf, -np.inf, np.nan, 0.5, -2.5, 1e30]), shape)
-        numbers = np.where(rng.random(shape) < 0.4, odd, numbers)
-    with np.errstate(over="ignore"):
-        return np.asarray(numbers).astype(dtype)
-
-
-def _worst(before: dict[str, Any], after: dict[str, Any], numerics: Numerics) -> str:
-    for name, ours in before.items():
-        theirs = after[name]
-        if ours.dtype != theirs.dtype or ours.shape != theirs.shape:
-            shapes = f"{ours.dtype}{list(ours.shape)} became {theirs.dtype}{list(theirs.shape)}"
-            return f"'{name}' {shapes}"
-        if numerics == "exact":
-            if not _same_bits(ours, theirs):
-                return f"'{name}' is not the same bit for bit"
-        elif (error := _error(ours, theirs)) > _allowed(ours):
-            return f"'{name}' is off by {error:.3g}"
-    return ""
-
-
-def _error(before: Array, after: Array) -> float:
-    """The largest error; not where the model overflows, which another order may well avoid."""
-    error = distance(before, after)
-    if is_floating(before):
-        error = error[np.isfinite(wide(before))]
-    return float(error.max(initial=0.0))
-
-
-def _allowed(array: Array) -> float:
-    if not is_floating(array):
-        return 0.0
-    numbers = np.abs(wide(array))
-    largest = float(numbers[np.isfinite(numbers)].max(initial=1.0))
-    return ROUNDINGS * ulp(int(onnx.helper.np_dtype_to_tensor_dtype(array.dtype))) * largest
-
-
-def _same_bits(a: Array, b: Array) -> bool:
-    """Equal, zeros of the same sign, NaN wherever the other is."""
-    if not is_floating(a):
-        return bool((a == b).all())
-    x, y = wide(a), wide(b)
-    return bool(
-        np.array_equal(x, y, equal_nan=True) and (np.signbit(x) == np.signbit(y))[x == 0].all()
-    )
 
 
 def _optional_inputs(rule: LoadedRule) -> str:

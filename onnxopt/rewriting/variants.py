@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Callable, Iterator
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -19,21 +19,9 @@ import onnx.shape_inference
 import onnx.version_converter
 
 from onnxopt.graph import Array
+from onnxopt.rewriting.other_values import other_numbers, other_values
 
 Variant: TypeAlias = tuple[str, onnx.ModelProto]
-
-ENUMS: dict[str, tuple[str, ...]] = {
-    "auto_pad": ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"),
-    "mode": ("constant", "reflect", "edge", "wrap", "nearest", "linear", "cubic"),
-    "approximate": ("none", "tanh"),
-    "coordinate_transformation_mode": ("half_pixel", "half_pixel_symmetric", "align_corners")
-    + ("pytorch_half_pixel", "asymmetric", "tf_half_pixel_for_nn", "tf_crop_and_resize"),
-    "nearest_mode": ("round_prefer_floor", "round_prefer_ceil", "floor", "ceil"),
-    "keep_aspect_ratio_policy": ("stretch", "not_larger", "not_smaller"),
-}
-
-ELEMENT_TYPES = (1, 2, 3, 6, 7, 9, 10, 11)
-"""float, uint8, int8, int32, int64, bool, float16, double"""
 
 TYPES = {
     onnx.defs.OpSchema.AttrType.INT: onnx.AttributeProto.INT,
@@ -79,7 +67,7 @@ def attributes(proto: onnx.ModelProto) -> Iterator[Variant]:
         present = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
         for name in sorted(schema.attributes):
             kind = schema.attributes[name].type
-            for value in _other_values(name, kind, present.get(name)):
+            for value in other_values(name, kind, present.get(name)):
                 made = copy_of(proto)
                 kept = [a for a in made.graph.node[index].attribute if a.name != name]
                 del made.graph.node[index].attribute[:]
@@ -91,70 +79,13 @@ def attributes(proto: onnx.ModelProto) -> Iterator[Variant]:
                 yield f"{node.op_type} with {name} = {value}", retyped(made)
 
 
-def _other_values(name: str, kind: Any, present: Any) -> Iterator[Any]:
-    if present is not None:
-        yield None
-    kinds = onnx.defs.OpSchema.AttrType
-    if kind == kinds.INT:
-        near = () if present is None else (present + 1, present - 1)
-        yield from ELEMENT_TYPES if name in ("to", "dtype") else (0, 1, 2, 3, -1, *near)
-    elif kind == kinds.FLOAT:
-        yield from (0.0, 1.0, 0.5, -2.0, 100.0)
-    elif kind == kinds.STRING:
-        yield from ENUMS.get(name, ())
-    elif kind == kinds.INTS:
-        yield from _int_lists(list(present or ()))
-    elif kind == kinds.FLOATS and present:
-        yield from ([2.0 * f for f in present], [1.0 for _ in present], list(present)[::-1])
-
-
-def _int_lists(present: list[int]) -> Iterator[list[int]]:
-    if not present:
-        for length in (1, 2, 3, 4, 8):
-            yield from ([0] * length, [1] * length, [2] * length, list(range(length)))
-            yield list(reversed(range(length)))
-        return
-    yield from (
-        present[::-1],
-        present[1:] + present[:1],
-        [0 for _ in present],
-        [1 for _ in present],
-    )
-    for place in range(len(present)):
-        for step in (1, -1):
-            yield [v + step * (i == place) for i, v in enumerate(present)]
-
-
 def constants(proto: onnx.ModelProto) -> Iterator[Variant]:
     """Each constant with other numbers of the same shape and type."""
     for index, tensor in enumerate(proto.graph.initializer):
         array = onnx.numpy_helper.to_array(tensor)
         rng = np.random.default_rng(zlib.crc32(tensor.name.encode()))
-        for title, other in _other_numbers(array, rng):
+        for title, other in other_numbers(array, rng):
             yield f"{tensor.name} {title}", with_constant(proto, index, other)
-
-
-def _other_numbers(array: Array, rng: np.random.Generator) -> Iterator[tuple[str, Array]]:
-    yield "all 0", np.zeros_like(array)
-    yield "all 1", np.ones_like(array)
-    yield "in reverse order", array.reshape(-1)[::-1].reshape(array.shape).copy()
-    for draw in (1, 2):
-        other: Array = np.asarray(rng.standard_normal(array.shape) * (1 if draw == 1 else 5))
-        if array.dtype.kind in "iub":
-            lowest = -2 if array.dtype.kind == "i" else 0
-            other = np.asarray(
-                rng.integers(lowest, 2 if array.dtype.kind == "b" else 5, array.shape)
-            )
-        yield f"random {draw}", other.astype(array.dtype)
-    for place in range(min(array.size, 4)):
-        changed = array.copy()
-        changed.flat[place] = ~array.flat[place] if array.dtype.kind == "b" else -array.flat[place]
-        yield f"with number {place} negated", changed
-    if array.dtype.kind == "f":
-        for title, number in (("infinite", np.inf), ("NaN", np.nan), ("-0.0", -0.0)):
-            yield title, np.full_like(array, number)
-        yield "huge", np.full_like(array, np.finfo(array.dtype).max / 2)
-        yield "tiny", np.full_like(array, np.finfo(array.dtype).tiny * 2)
 
 
 def constant_shapes(proto: onnx.ModelProto) -> Iterator[Variant]:
@@ -195,6 +126,11 @@ def constant_kinds(proto: onnx.ModelProto) -> Iterator[Variant]:
         made = copy_of(proto)
         made.graph.input.append(info)
         yield f"{tensor.name} overridable", made
+        if tensor.dims:
+            any_size = copy_of(made)
+            for axis, dim in enumerate(any_size.graph.input[-1].type.tensor_type.shape.dim):
+                dim.dim_param = f"{tensor.name}_{axis}"
+            yield f"{tensor.name} overridable in any size", retyped(any_size)
         made = copy_of(made)
         del made.graph.initializer[index]
         yield f"{tensor.name} an input", made
@@ -208,7 +144,7 @@ def constant_kinds(proto: onnx.ModelProto) -> Iterator[Variant]:
 
 
 def shared_values(proto: onnx.ModelProto) -> Iterator[Variant]:
-    """Each inner value needed elsewhere too: as a second output, and by another operator."""
+    """Each inner value and each constant needed elsewhere too, and outputs made inner values."""
     outputs = {info.name for info in proto.graph.output}
     values = [name for node in proto.graph.node for name in node.output if name]
     for name in values:
@@ -221,6 +157,11 @@ def shared_values(proto: onnx.ModelProto) -> Iterator[Variant]:
         made.graph.node.add(op_type="Shape", input=[f"{name}_read"], output=[f"{name}_shape"])
         made.graph.output.add(name=f"{name}_shape")
         yield f"{name} read elsewhere too", retyped(made)
+    for tensor in proto.graph.initializer:
+        made = copy_of(proto)
+        made.graph.node.add(op_type="Identity", input=[tensor.name], output=["constant_read"])
+        made.graph.output.add(name="constant_read")
+        yield f"{tensor.name} read elsewhere too", retyped(made)
     for info in proto.graph.output:
         made = copy_of(proto)
         made.graph.node.add(op_type="Identity", input=[info.name], output=["follower"])

@@ -151,13 +151,13 @@ class Views:
             if view.value.is_graph_output:
                 found.append(Need(view.perm, view, None, 0))
             for node, index in self.readers(view):
-                wanted = self.wanted(view, node, index, switches.get(node))
+                wanted = self.wanted(view, index, switches.get(node))
                 found.append(Need(wanted, view, node, index))
         return found
 
-    def wanted(self, view: View, node: Node, index: int, switch: Switch | None) -> Perm:
-        """The layout of the root that a node reads, switched or not."""
-        layout = None if switch is None or node.graph is not self.graph else switch.inputs[index]
+    def wanted(self, view: View, index: int, switch: Switch | None) -> Perm:
+        """The layout of the root that the reader of a view needs, switched or not."""
+        layout = None if switch is None else switch.inputs[index]
         if layout is None:
             return view.perm
         return canonical(compose(view.perm, layout), view.root.shape)

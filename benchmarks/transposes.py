@@ -45,7 +45,7 @@ onnx.save(model.to_proto(), sys.argv[2])
 WHOLE = """
 import sys, onnx
 from onnxopt.model import load
-from onnxopt.optimize import Options, optimize
+from onnxopt.optimizer import Options, optimize
 options = Options(verify=sys.argv[3] == "verify", allow_unverified=True)
 onnx.save(optimize(load(sys.argv[1]), options).model, sys.argv[2])
 """

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import sys
-import types
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from onnxopt.inspection import Inspection, inspect
     from onnxopt.model import load, save
     from onnxopt.model_comparison import Comparison, compare
-    from onnxopt.optimize import Optimized, Options, explain, optimize
+    from onnxopt.optimizer import Optimized, Options, explain, optimize
     from onnxopt.report import Report
     from onnxopt.verify import Verdict
 
@@ -27,17 +25,17 @@ _HOMES = {
     "Cost": "cost",
     "Inspection": "inspection",
     "OnnxoptError": "errors",
-    "Optimized": "optimize",
-    "Options": "optimize",
+    "Optimized": "optimizer",
+    "Options": "optimizer",
     "Report": "report",
     "Verdict": "verify",
     "check_budgets": "budgets",
     "compare": "model_comparison",
     "cost_of": "cost",
-    "explain": "optimize",
+    "explain": "optimizer",
     "inspect": "inspection",
     "load": "model",
-    "optimize": "optimize",
+    "optimize": "optimizer",
     "save": "model",
 }
 
@@ -67,14 +65,3 @@ def __getattr__(name: str) -> object:
     if name not in _HOMES:
         raise AttributeError(f"module 'onnxopt' has no attribute '{name}'")
     return getattr(importlib.import_module(f"onnxopt.{_HOMES[name]}"), name)
-
-
-class _Package(types.ModuleType):
-    """Keeps `onnxopt.optimize` the function: importing the module of that name would hide it."""
-
-    def __setattr__(self, name: str, value: object) -> None:
-        if name not in _HOMES:
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package

@@ -166,7 +166,7 @@ def left_to_do(proto: onnx.ModelProto, *, progress: Progress | None = None) -> t
     Raises:
         BadModelError: the model is not valid.
     """
-    from onnxopt.optimize import Options, optimize  # other budgets need no rules and no passes
+    from onnxopt.optimizer import Options, optimize  # other budgets need no rules and no passes
 
     quick = optimize(proto, Options(verify=False), progress=progress).report
     if not quick.changes:

@@ -331,6 +331,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.node_names: set[str] = set() if parent is None else parent.root.node_names
         self.functions_defined: frozenset[tuple[str, str]] = frozenset()
         self.taken: set[str] = set() if parent is None else parent.root.taken
+        self.counters: dict[str, int] = {}
         self.ir_version = 0
         self.protected: frozenset[str] = frozenset()
 
@@ -366,12 +367,13 @@ class Graph(gs.Graph):  # type: ignore[misc]
 
     def fresh_name(self, base: str) -> str:
         """A name that nothing in the model has yet, made from `base`."""
-        taken = self.root.taken
-        name, count = base, 0
-        while not name or name in taken:
+        root = self.root
+        name, count = base, root.counters.get(base, 0)
+        while not name or name in root.taken:
             count += 1
             name = f"{base}_{count}"
-        taken.add(name)
+        root.counters[base] = count
+        root.taken.add(name)
         return name
 
     def add_initializer(self, array: Array, base: str) -> Constant:

@@ -195,7 +195,8 @@ def save(
         the files written, the model last.
 
     Raises:
-        UsageError: the folder is missing or not writable, or the model is too large for "never".
+        UsageError: the folder is missing or not writable, the name ends like ONNX text, or the
+            model is too large for "never".
     """
     file = Path(path)
     size = proto.ByteSize()
@@ -205,6 +206,8 @@ def save(
             f"the model is {size:,} bytes, more than one file can hold",
             "use --external-data auto",
         )
+    if file.suffix == ".onnxtxt":
+        raise UsageError(f"'{file}' would be ONNX text, which is only read", "write to .onnx")
     if not file.parent.is_dir():
         raise UsageError(f"there is no folder '{file.parent}'", "create it first")
     if file.is_dir():
@@ -214,13 +217,18 @@ def save(
         proto, data = move_to_external_data(proto, file.name)
         if data:
             location = file.with_name(external_name(file.name, data))
-            _write_atomically(location, data)
+            write_atomically(location, data)
             written.append(location)
-    _write_atomically(file, [proto.SerializeToString(deterministic=True)])
+    write_atomically(file, [proto.SerializeToString(deterministic=True)])
     return [*written, file]
 
 
-def _write_atomically(file: Path, pieces: list[bytes]) -> None:
+def write_atomically(file: Path, pieces: list[bytes]) -> None:
+    """Put a whole file in place of an old one, or fail and leave the old one.
+
+    Raises:
+        OnnxoptError: the file cannot be written; UsageError if its folder cannot.
+    """
     target = file.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

@@ -14,7 +14,7 @@ import pytest
 from onnxopt.changes import Numerics, weakest
 from onnxopt.errors import OnnxoptError
 from onnxopt.graph import RANDOM_OPERATORS
-from onnxopt.optimize import SMALLEST_GROWTH_BYTES, Options, optimize
+from onnxopt.optimizer import SMALLEST_GROWTH_BYTES, Options, optimize
 from onnxopt.runtime import Session
 
 FEWEST_THAT_RUN = 1000

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from onnxopt.errors import OnnxoptError
-from onnxopt.optimize import Options, optimize
+from onnxopt.optimizer import Options, optimize
 from onnxopt.runtime import Session
 
 EXAMPLES = 150

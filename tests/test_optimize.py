@@ -12,7 +12,7 @@ import pytest
 
 from onnxopt.errors import BadModelError, UnverifiableError, UsageError
 from onnxopt.model import load
-from onnxopt.optimize import SMALLEST_GROWTH_BYTES, Options, explain, optimize
+from onnxopt.optimizer import SMALLEST_GROWTH_BYTES, Options, explain, optimize
 from onnxopt.passes.remove_dead import RemoveDead
 
 HEAD = '<ir_version: 8, opset_import: ["" : 17]> '

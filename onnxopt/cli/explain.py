@@ -34,8 +34,8 @@ def explain(
       onnxopt explain model.onnx --only fold-batchnorm-into-conv
     """
     from onnxopt.model import load
-    from onnxopt.optimize import Options
-    from onnxopt.optimize import explain as declined
+    from onnxopt.optimizer import Options
+    from onnxopt.optimizer import explain as declined
     from onnxopt.report.as_json import explanation_json
     from onnxopt.report.table import change_lines, console
 

@@ -108,8 +108,8 @@ def optimize(
 
     from onnxopt.inspection import has_external_data
     from onnxopt.model import load, save
-    from onnxopt.optimize import Options
-    from onnxopt.optimize import optimize as run
+    from onnxopt.optimizer import Options
+    from onnxopt.optimizer import optimize as run
     from onnxopt.quantities import parse_percent
     from onnxopt.report.files import write_report
 

@@ -13,14 +13,14 @@ import numpy as np
 import onnx
 
 from onnxopt.changes import Change, Ledger, Numerics
-from onnxopt.cost import cost
+from onnxopt.cost import cost_of
 from onnxopt.errors import CheckError, UnverifiableError, UsageError
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.model import Model
 from onnxopt.passes import Pass, lossless_passes, pass_names
 from onnxopt.passes.apply_rules import ApplyRules
 from onnxopt.passes.input_layout import InputLayout
-from onnxopt.report import Report, versions
+from onnxopt.report import Report, Verification, versions
 from onnxopt.rewriting.rulebook import LoadedRule, load_rules
 from onnxopt.shapes import infer
 from onnxopt.userdata import load_user_data
@@ -106,7 +106,7 @@ def optimize(
     reference = _reference(proto, options)
     runner = _Runner(reference, options, _chosen_passes(options, reference.ByteSize()))
     tell("reading", 0.0)
-    before = cost(Model.from_proto(proto))
+    before = cost_of(proto)
     verifier, notes = _verifier(runner, options, tell)
     tell("rewriting", 0.0)
     attempt, verdict, withdrawn = runner.run(verifier, tell)
@@ -116,7 +116,7 @@ def optimize(
         source=source,
         output=None,
         before=before,
-        after=cost(Model.from_proto(attempt.proto)),
+        after=cost_of(attempt.proto),
         changes=tuple(attempt.ledger.changes),
         declined=tuple(attempt.ledger.declined),
         withdrawn=withdrawn,
@@ -143,7 +143,7 @@ def _reference(proto: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     return made
 
 
-def _verification(options: Options, verdict: Verdict | None) -> str:
+def _verification(options: Options, verdict: Verdict | None) -> Verification:
     if verdict is not None:
         return "verified"
     return "impossible" if options.verify else "skipped"
@@ -316,12 +316,14 @@ class _Runner:
         limit = before + max(int(self.options.allow_growth * before), SMALLEST_GROWTH_BYTES)
         if after <= limit:
             return attempt
-        for by in ("fold-constants", "fold-shapes", "rules"):
-            withdrawn[by, "*"] = f"the file would grow from {before:,} to {after:,} bytes"
-            smaller = self.attempt(withdrawn)
-            if smaller.proto.ByteSize() <= limit:
-                return smaller
-        return self.attempt({(item.name, "*"): "the file would grow" for item in self.passes})
+        everything = {change.by for change in attempt.ledger.changes}
+        for names in ({"fold-constants"}, {"fold-shapes", "cancel-transposes"}, everything):
+            for name in sorted(names):
+                withdrawn[name, "*"] = f"the file would grow from {before:,} to {after:,} bytes"
+            attempt = self.attempt(withdrawn)
+            if attempt.proto.ByteSize() <= limit:
+                break
+        return attempt
 
 
 def _transposer(

@@ -1,4 +1,4 @@
-"""What was done and what was not: Change, the atom of every report, and the Ledger that grants it."""
+"""What was done and what was not: Change, the atom of every report, and the Ledger granting it."""
 
 from __future__ import annotations
 

@@ -212,7 +212,7 @@ def _input_infos(graph: Graph) -> Iterator[onnx.ValueInfoProto]:
         for constant in graph.initializers:
             if constant not in listed:
                 yield onnx.helper.make_tensor_value_info(
-                    constant.name, constant.elem_type, constant.shape
+                    constant.name, constant.elem_type, constant.dims
                 )
 
 
@@ -295,7 +295,7 @@ def _schema_type(node: Node, name: str) -> int | None:
     except onnx.defs.SchemaError:
         return None
     attribute = schema.attributes.get(name)
-    return None if attribute is None else int(attribute.type.value)
+    return None if attribute is None else int(attribute.type)
 
 
 def model_to_proto(graph: Graph, header: onnx.ModelProto) -> onnx.ModelProto:

@@ -160,7 +160,7 @@ def _weights(graphs: list[Graph]) -> Iterator[tuple[int, int]]:
 
 
 def _elements(constant: Constant) -> int:
-    return prod(d for d in constant.shape if isinstance(d, int))
+    return prod(constant.dims)
 
 
 def _bytes(constant: Constant) -> int:

@@ -20,6 +20,9 @@ LARGEST_SHOWN_BYTES = 128 * 2**20
 """Inner values are shown in groups of about this size."""
 
 MOST_FEEDS = 4
+MOST_SUSPECTS = 4
+"""Values that a quick look finds different are looked at closely in groups of so many."""
+
 UNKNOWN_BYTES = 2**20
 
 
@@ -37,14 +40,20 @@ def first_difference(
     Raises:
         BadModelError, UnverifiableError, UsageError: as for `Verifier`.
     """
-    feeds = draws(reference, Session(reference), user_data).feeds[:MOST_FEEDS]
+    feeds = draws(reference, Session(reference), user_data).feeds
     made = {name for node in candidate.graph.node for name in node.output if name}
+    groups = list(_groups(reference, made))
     shape: OutputError | None = None
-    for names in _groups(reference, made):
-        for error in _differing(reference, candidate, names, feeds, numerics):
-            if error.differs.startswith("value"):
-                return error
-            shape = shape or error
+    for some in (feeds[:1], feeds[1:MOST_FEEDS]):
+        for names in groups if some else ():
+            errors = _differing(reference, candidate, names, some, numerics, quick=True)
+            shape = shape or next((e for e in errors if not e.differs.startswith("value")), None)
+            suspects = [e.name for e in errors if e.differs.startswith("value")]
+            for start in range(0, len(suspects), MOST_SUSPECTS):
+                batch = suspects[start : start + MOST_SUSPECTS]
+                sure = _differing(reference, candidate, batch, some, numerics, quick=False)
+                if sure:
+                    return sure[0]
     return shape
 
 
@@ -87,6 +96,8 @@ def _differing(
     names: Sequence[str],
     feeds: Sequence[Feed],
     numerics: Numerics,
+    *,
+    quick: bool,
 ) -> list[OutputError]:
     """Those of the named values that differ on some feed, in order."""
     shown = _showing(reference, names)
@@ -101,17 +112,20 @@ def _differing(
         return [
             error
             for part in parts
-            for error in _differing(reference, candidate, part, feeds, numerics)
+            for error in _differing(reference, candidate, part, feeds, numerics, quick=quick)
         ]
     tally = Tally(numerics, list(names))
     expected = Reference(shown, ours, feeds)
     for index, feed in enumerate(feeds):
         try:
-            found = expected.compare(index, theirs.run(feed.arrays), numerics, tally.notes)
+            found = theirs.run(feed.arrays)
+            for name in names:
+                difference = expected.difference(
+                    index, name, found[name], numerics, tally.notes, quick=quick
+                )
+                tally.add(name, difference, feed.description)
         except OnnxoptError:
             continue
-        for name, difference in found.items():
-            tally.add(name, difference, feed.description)
     return [output for output in tally.verdict((), ()).outputs if not output.ok]
 
 

@@ -159,13 +159,22 @@ class Constant(Value, gs.Constant):  # type: ignore[misc]
     def elem_type(self) -> int:
         """Its onnx.TensorProto.DataType."""
         if isinstance(self.source, np.ndarray):
-            return int(onnx.helper.np_dtype_to_tensor_dtype(self.source.dtype))
+            kind: int = onnx.helper.np_dtype_to_tensor_dtype(self.source.dtype)
+            return kind
         if isinstance(self.source, onnx.SparseTensorProto):
-            return int(self.source.values.data_type)
-        return int(self.source.data_type)
+            return self.source.values.data_type
+        return self.source.data_type
 
     @property
-    def shape(self) -> Shape:
+    def shape(self) -> Shape | None:
+        """Its dimensions; of one that may be overridden what the input declares."""
+        if self.overridable and self.info is not None:
+            return _declared_shape(self.info)
+        return self.dims
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Dimensions of its data."""
         if isinstance(self.source, np.ndarray):
             return tuple(self.source.shape)
         return tuple(self.source.dims)
@@ -192,6 +201,13 @@ class Constant(Value, gs.Constant):  # type: ignore[misc]
         proto.CopyFrom(self.source)
         proto.name = self.name
         return proto
+
+
+def _declared_shape(info: onnx.ValueInfoProto) -> Shape | None:
+    kind = info.type.tensor_type
+    if not kind.HasField("shape"):
+        return None
+    return tuple(d.dim_value if d.HasField("dim_value") else None for d in kind.shape.dim)
 
 
 class Node(gs.Node):  # type: ignore[misc]
@@ -397,7 +413,7 @@ class Graph(gs.Graph):  # type: ignore[misc]
         self.initializers[self.initializers.index(old)] = new
         if old in self.input_order:
             self.input_order[self.input_order.index(old)] = new
-            new.info = onnx.helper.make_tensor_value_info(new.name, new.elem_type, new.shape)
+            new.info = onnx.helper.make_tensor_value_info(new.name, new.elem_type, new.dims)
         return new
 
     def new_value(self, base: str) -> Variable:

@@ -11,8 +11,8 @@ from typing import Literal
 
 import google.protobuf.message
 import onnx
-import onnx.parser
 import onnx.helper
+import onnx.parser
 
 from onnxopt.convert import graph_from_proto, model_to_proto
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError

@@ -20,6 +20,7 @@ from onnxopt.model import Model
 from onnxopt.passes import Pass, lossless_passes, pass_names
 from onnxopt.passes.apply_rules import ApplyRules
 from onnxopt.passes.input_layout import InputLayout
+from onnxopt.passes.remove_dead import RemoveDead
 from onnxopt.report import Report, Verification, versions
 from onnxopt.rewriting.rulebook import LoadedRule, load_rules
 from onnxopt.shapes import infer
@@ -191,7 +192,9 @@ def _narrowed(item: Pass, options: Options, rules: tuple[LoadedRule, ...]) -> Pa
     if item.name in options.skip:
         return None
     if not isinstance(item, ApplyRules):
-        return item if not options.only or item.name in options.only else None
+        # Whatever else is asked for, what it leaves unread goes.
+        wanted = not options.only or item.name in options.only or isinstance(item, RemoveDead)
+        return item if wanted else None
     kept = tuple(
         rule
         for rule in rules
@@ -282,7 +285,7 @@ class _Runner:
                 withdrawn[found.by, "*"] = f"taken back after {MOST_OF_ONE_RULE} wrong results"
 
     def _judge(self, attempt: Attempt, numerics: Numerics, verifier: Verifier) -> Verdict:
-        """Right are outputs as before, and a file that onnx.checker likes as well as the original."""
+        """Right: outputs as before, and a file that onnx.checker likes as well as the original."""
         if self.is_valid and (why := complaint(attempt.proto)) is not None:
             return Verdict(False, numerics, reason=f"the result is not valid: {why}")
         permutations = attempt.model.input_permutations

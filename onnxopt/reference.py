@@ -98,13 +98,25 @@ class Reference:
             notes: takes what the comparison could not show.
         """
         return {
-            name: self._difference(index, name, found[name], numerics, notes)
+            name: self.difference(index, name, found[name], numerics, notes)
             for name in self.outputs(index)
         }
 
-    def _difference(
-        self, index: int, name: str, theirs: Any, numerics: Numerics, notes: list[str]
+    def difference(
+        self,
+        index: int,
+        name: str,
+        theirs: Any,
+        numerics: Numerics,
+        notes: list[str],
+        *,
+        quick: bool = False,
     ) -> Difference:
+        """How one output of another model on one feed differs from its own.
+
+        Args:
+            quick: do not measure noise; what passes passes, what fails may not.
+        """
         ours = self.outputs(index)[name]
         structural = structural_difference(ours, theirs)
         if numerics == "lossy" or name in self.traits.random or structural.what == "type":
@@ -114,7 +126,7 @@ class Reference:
         difference = structural
         if not structural.what:
             difference = within_quick(ours, theirs, 0.0 if exact else unit)
-        if exact or difference.passes:
+        if exact or quick or difference.passes:
             return difference
         return self._within_noise(index, name, theirs, difference, notes)
 

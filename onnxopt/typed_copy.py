@@ -120,7 +120,7 @@ class TypedCopy:
         if constant.overridable:
             self._add_input(constant, self.proto.graph, is_enforced=True)
         elif constant.is_sparse or constant.size_bytes > LARGEST_KEPT_BYTES:
-            self._add_typed(constant, constant.elem_type, constant.shape)
+            self._add_typed(constant, constant.elem_type, constant.dims)
         else:
             _add_small(constant, self._name(constant), proto)
 

@@ -12,7 +12,7 @@ PRINTED_ABOUT = frozenset(
     ("ATen", "Affine", "ConstantFill", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill")
     + ("ImageScaler", "ParametricSoftplus", "Scale", "ScaledTanh")
 )
-"""Withdrawn operators about which the checker prints to standard output, where JSON may be going."""
+"""Withdrawn operators about which the checker prints to standard output, where JSON may go."""
 
 
 def complaint(proto: onnx.ModelProto, *, types: bool = False) -> str | None:

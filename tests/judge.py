@@ -1,4 +1,4 @@
-"""What the tests judge by: models in ONNX text, drawn inputs, ONNX Runtime without optimizations."""
+"""What tests judge by: models in ONNX text, drawn inputs, ONNX Runtime without optimizations."""
 
 from __future__ import annotations
 

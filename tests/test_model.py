@@ -17,7 +17,7 @@ import onnx.numpy_helper
 import pytest
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
-from onnxopt.model import load, save
+from onnxopt.model import Model, load, save
 
 
 @pytest.fixture
@@ -63,10 +63,9 @@ def test_an_initializer_of_the_wrong_length_is_refused(small: Path) -> None:
     tensor.dims[0] = 5
     proto.graph.initializer.append(tensor)
     onnx.save(proto, small)
+    read = load(small)
     with pytest.raises(BadModelError, match="'extra' holds 16 bytes"):
-        from onnxopt.model import Model
-
-        Model.from_proto(load(small))
+        Model.from_proto(read)
 
 
 def external(folder: Path, location: str) -> Path:
@@ -169,7 +168,7 @@ def test_killed_while_writing_the_target_is_the_old_file_or_the_whole_new_one(
     target.write_bytes(b"old")
     source = judge.REPOSITORY / "models" / "digits_resnet.onnx"
     code = textwrap.dedent(f"""
-        from onnxopt.model import load, save
+        from onnxopt.model import Model, load, save
         proto = load({str(source)!r})
         print("ready", flush=True)
         while True:

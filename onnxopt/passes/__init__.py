@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from onnxopt.passes.apply_rules import ApplyRules
 from onnxopt.passes.deduplicate import Deduplicate
 from onnxopt.passes.fold_constants import FoldConstants

@@ -76,7 +76,8 @@ class ApplyRules:
             if match is None:
                 continue
             if isinstance(match, Skip):
-                ledger.decline(rule.name, site, match.why)
+                if len(set(pattern.makers.values())) > 1:  # of one operator: no near miss
+                    ledger.decline(rule.name, site, match.why)
                 continue
             result = _rewritten(rule, match)
             if isinstance(result, Skip):
@@ -87,7 +88,7 @@ class ApplyRules:
 
 
 def _rewritten(rule: LoadedRule, match: Match) -> Result:
-    """What the rule makes of the match; a rule that raises has a bug, and leaves the match alone."""
+    """What the rule makes of the match; one that raises has a bug, and leaves it alone."""
     try:
         result = rule.rule.rewrite(**arguments(match, rule.parameters))
     except Exception as error:

@@ -88,10 +88,10 @@ def _content(constant: Constant) -> Hashable | None:
         return None
     data = constant.data
     if data.dtype == object:
-        return constant.elem_type, constant.shape, tuple(data.ravel().tolist())
+        return constant.elem_type, constant.dims, tuple(data.ravel().tolist())
     raw = data.tobytes()
     digest = raw if len(raw) <= 64 else hashlib.sha256(raw).digest()
-    return constant.elem_type, constant.shape, digest
+    return constant.elem_type, constant.dims, digest
 
 
 def _signature(node: Node) -> Hashable | None:

@@ -124,7 +124,7 @@ def _result_bytes(model: onnx.ModelProto) -> dict[str, int]:
 def _too_large(node: Node, sizes: Mapping[str, int], known: Mapping[Value, Array]) -> str | None:
     given = 0
     for value in node.inputs:
-        array = known.get(value) if value in known else value.array
+        array = known.get(value, value.array)
         given += array.nbytes if array is not None else 0
     for value in node.outputs:
         if value.omitted:

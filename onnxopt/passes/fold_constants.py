@@ -22,8 +22,8 @@ from onnxopt.passes.evaluate import evaluate
 from onnxopt.rewriting.apply import use_instead
 
 NEVER_FOLDED = frozenset(("DequantizeLinear", "Constant", "Identity"))
-"""DequantizeLinear of a weight is how quantized models say that it is quantized. Constant and
-Identity have their own handling."""
+"""DequantizeLinear of a weight is how quantized models say that it is quantized. Constant
+and Identity have their own handling."""
 
 SMALL_GROWTH_BYTES = 4096
 """A result that adds at most this may be taken although it frees less; a mask of 1024 x 1024 not."""
@@ -196,7 +196,7 @@ def _attribute_bytes(node: Node) -> int:
 
 
 def _may_fold(node: Node) -> bool:
-    """Standard, deterministic, all outputs plain tensors; not what says that a weight is quantized."""
+    """Standard, deterministic, all outputs plain tensors; not what says a weight is quantized."""
     if not node.is_standard or node.is_random or node.bodies or node.op in NEVER_FOLDED:
         return False
     outputs = [value for value in node.outputs if not value.omitted]

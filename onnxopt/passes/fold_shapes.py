@@ -1,4 +1,4 @@
-"""Compute shapes when the model is optimized instead of each time it runs, as far as they are known.
+"""Compute shapes, as far as they are known, when the model is optimized and not when it runs.
 
 Shape, Gather, Concat and their like are evaluated on dimensions that may be symbols. What comes out
 in numbers becomes an initializer. A Reshape or Expand whose target still holds symbols gets a

@@ -155,7 +155,8 @@ def _reshape(node: Node, inputs: list[Known]) -> Known | None:
 def _slice(node: Node, inputs: list[Known]) -> Known | None:
     if len(node.inputs) == 1:
         starts, ends = node.attrs.get("starts"), node.attrs.get("ends")
-        axes, steps = node.attrs.get("axes", [0]), [1]
+        axes: list[Entry] = node.attrs.get("axes", [0])
+        steps: list[Entry] = [1]
     else:
         parts = [list(known.entries) for known in inputs[1:]]
         if len(parts) < 2 or any(v.omitted for v in node.inputs):
@@ -173,7 +174,7 @@ def _slice(node: Node, inputs: list[Known]) -> Known | None:
 
 
 def _python_slice(start: int, end: int, step: int, count: int) -> slice:
-    """ONNX clamps as Python does, but for negative steps an end below -count means 'to the start'."""
+    """ONNX clamps as Python does, but with a negative step an end below -count is the start."""
     if step < 0 and end < -count:
         return slice(start, None, step)
     return slice(start, end, step)

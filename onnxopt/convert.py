@@ -294,8 +294,10 @@ def _schema_type(node: Node, name: str) -> int | None:
         schema = onnx.defs.get_schema(node.op, node.opset, node.domain)
     except onnx.defs.SchemaError:
         return None
-    attribute = schema.attributes.get(name)
-    return None if attribute is None else int(attribute.type)
+    if name not in schema.attributes:
+        return None
+    kind: Any = schema.attributes[name].type
+    return int(kind)
 
 
 def model_to_proto(graph: Graph, header: onnx.ModelProto) -> onnx.ModelProto:

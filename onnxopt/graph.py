@@ -186,9 +186,8 @@ class Constant(Value, gs.Constant):  # type: ignore[misc]
             if self.source.dtype == object:
                 return sum(len(str(s)) for s in self.source.ravel())
             return int(self.source.nbytes)
-        if isinstance(self.source, onnx.SparseTensorProto):
-            return self.source.ByteSize()
-        return max(self.source.ByteSize() - len(self.name) - 16, 0)
+        size: int = self.source.ByteSize()
+        return size if self.is_sparse else max(size - len(self.name) - 16, 0)
 
     def to_proto(self) -> onnx.TensorProto:
         """The initializer under its present name (a copy only where the name changed)."""

@@ -82,8 +82,8 @@ def _file(path: str) -> str:
 
 
 def _is_view_of_a_result(module: str, target: str) -> bool:
-    """optimize returns a Report, which is plain data; how it looks is the business of report/."""
-    return module == "optimize.py" and target == "report"
+    """The optimizer returns a Report, which is plain data; how it looks is the business of report/."""
+    return module == "optimizer.py" and target == "report"
 
 
 def test_importing_the_command_line_imports_neither_onnx_nor_its_runtime() -> None:

@@ -44,7 +44,7 @@ class Difference:
 
     def worst(self, other: Difference) -> Difference:
         """The worse of the two, with the largest figures of both."""
-        first, second = (self, other) if self._rank() >= other._rank() else (other, self)
+        first = self if self._rank() >= other._rank() else other
         return Difference(
             first.what,
             first.detail,

@@ -31,16 +31,22 @@ def first_difference(
     candidate: onnx.ModelProto,
     numerics: Numerics = "rounding",
     user_data: UserData | None = None,
+    *,
+    on: str = "",
 ) -> OutputError | None:
     """The first value of the main graph that both models have and that differs.
 
     Values are matched by name and taken in the order in which the reference runs. One whose shape
     differs counts only if no other does: names may survive a change of layout.
 
+    Args:
+        on: description of the draw on which the outputs are known to differ; it is tried first.
+
     Raises:
         BadModelError, UnverifiableError, UsageError: as for `Verifier`.
     """
     feeds = draws(reference, Session(reference), user_data).feeds
+    feeds.sort(key=lambda feed: feed.description != on)
     made = {name for node in candidate.graph.node for name in node.output if name}
     groups = list(_groups(reference, made))
     shape: OutputError | None = None

@@ -56,9 +56,7 @@ class Drawing:
         self.outputs.append(outputs)
 
 
-def draws(
-    proto: onnx.ModelProto, session: Session, user_data: UserData | None = None
-) -> Drawing:
+def draws(proto: onnx.ModelProto, session: Session, user_data: UserData | None = None) -> Drawing:
     """Inputs of at least three kinds and, for open dimensions, three sizes, where the model runs.
 
     Deterministic as long as the time budgets are not reached.
@@ -208,7 +206,9 @@ class _Variations:
         if self.filler.facts.hints[port.name].is_condition and port.dtype.kind == "b":
             choices = (*choices, True, False)
         arrays = self.filler.arrays(self.base, seed=30) if choices else None
-        for choice in choices if arrays is not None else ():
+        if arrays is None:
+            return
+        for choice in choices:
             value = None if choice is None else np.full_like(arrays[port.name], choice)
             what = f"normal, {port.name} {'absent' if choice is None else f'all {choice}'}"
             self._keep({**arrays, port.name: value}, _describe(self.base, what))

@@ -1,4 +1,4 @@
-"""Fill the inputs of a model: which are parameters, which values and sizes they take, and run it."""
+"""Fill the inputs of a model: which are parameters, what values and sizes they take; run it."""
 
 from __future__ import annotations
 
@@ -158,7 +158,8 @@ class Filler:
 
 
 def _parameters(ports: Sequence[Port], facts: GraphFacts) -> list[Port]:
-    known, unknown = set(), set()
+    known: set[str] = set()
+    unknown: set[str] = set()
     for port in ports:
         hint = facts.hints[port.name]
         if port.kind != "tensor" or port.dtype == np.dtype(object):

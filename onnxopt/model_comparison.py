@@ -9,9 +9,10 @@ from pathlib import Path
 import onnx
 
 from onnxopt.changes import Numerics
-from onnxopt.errors import OnnxoptError
-from onnxopt.userdata import UserData, load_user_data
-from onnxopt.verify import OutputError, Verdict, verify
+from onnxopt.difference import first_difference
+from onnxopt.userdata import load_user_data
+from onnxopt.verdict import OutputError, Verdict
+from onnxopt.verify import verify
 
 Progress = Callable[[str, float], None]
 
@@ -57,33 +58,3 @@ def compare(
         return Comparison(verdict)
     tell("looking for the first difference", 0.0)
     return Comparison(verdict, first_difference(a, b, numerics, data))
-
-
-def first_difference(
-    a: onnx.ModelProto, b: onnx.ModelProto, numerics: Numerics, user_data: UserData | None = None
-) -> OutputError | None:
-    """The first tensor of the main graph of `a` that `b` has too, and that differs."""
-    made_by_b = _made(b)
-    shared = [name for name in _made(a) if name in made_by_b]
-    try:
-        verdict = verify(
-            _showing(a, shared), _showing(b, shared), numerics=numerics, user_data=user_data
-        )
-    except OnnxoptError:  # an inner value that cannot be an output, say an optional
-        return None
-    return next((output for output in verdict.outputs if not output.ok), None)
-
-
-def _made(proto: onnx.ModelProto) -> dict[str, None]:
-    return {name: None for node in proto.graph.node for name in node.output if name}
-
-
-def _showing(proto: onnx.ModelProto, names: list[str]) -> onnx.ModelProto:
-    """The model with these values, and no others, as outputs."""
-    declared = {info.name: info for info in (*proto.graph.value_info, *proto.graph.output)}
-    copy = onnx.ModelProto()
-    copy.CopyFrom(proto)
-    del copy.graph.output[:]
-    for name in names:
-        copy.graph.output.append(declared.get(name, onnx.ValueInfoProto(name=name)))
-    return copy

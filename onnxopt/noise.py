@@ -102,7 +102,8 @@ class _Noise:
         make, base = onnx.helper.make_node, f"{PREFIX}{self.count}/"
         self.count += 1
         width = self.ulps * ulp(elem_type)
-        limits = {"low": 1.0 - width, "high": 1.0 + width, "seed": float(self.count)}
+        limits: dict[str, Any] = {"low": 1.0 - width, "high": 1.0 + width}
+        limits["seed"] = float(self.count)
         if elem_type in (onnx.TensorProto.FLOAT, onnx.TensorProto.DOUBLE):
             noise = make("RandomUniformLike", [source], [base + "r"], **limits)
             return [noise, make("Mul", [source, base + "r"], [target])]
@@ -174,7 +175,8 @@ class NoiseMeter:
         session = self._session(ulps)
         if session is None:
             return None
-        start, runs = time.monotonic(), []
+        start = time.monotonic()
+        runs: list[dict[str, Any]] = []
         try:
             while len(runs) < count and (not runs or time.monotonic() - start < self.budget_s):
                 runs.append(session.run(feed))
@@ -208,7 +210,9 @@ def _spread(reference: Any, runs: list[Any], ulps: float) -> list[Spread] | None
                 return None
             if base is None or other is None:
                 continue
-            if base.shape != other.shape or path.endswith(("[]", "{}")) and (base != other).any():
+            if base.shape != other.shape:
+                return None
+            if path.endswith(("[]", "{}")) and (base != other).any():
                 return None
             errors.append(distance(base, other))
         found.append(tensor_spread(errors, ulps) if errors else Spread(np.zeros(()), 0, 0.0))
@@ -233,7 +237,7 @@ def tensor_spread(errors: list[Array], ulps: float) -> Spread:
 def _allowed(errors: list[Array]) -> Array:
     """A multiple of the worst seen for the element, plus a multiple of what is usual around it."""
     stack = np.stack(errors)
-    return CEILING_FACTOR * stack.max(axis=0) + LEVEL_FACTOR * _level(stack)
+    return np.asarray(CEILING_FACTOR * stack.max(axis=0) + LEVEL_FACTOR * _level(stack))
 
 
 def _level(stack: Array) -> Array:

@@ -184,8 +184,7 @@ def _axes(around: Surroundings) -> Iterator[Values]:
     n = around.count or 1
     yield range(n)
     yield [around.rank - n + i for i in range(n)]
-    for combination in itertools.combinations(range(around.rank), n):
-        yield combination
+    yield from itertools.combinations(range(around.rank), n)
 
 
 def _squeezed(around: Surroundings) -> Iterator[Values]:

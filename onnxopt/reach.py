@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Iterator
 
 import onnx
 
-
 VALUE_BLIND = frozenset(
     ("Shape", "Size", "ConstantOfShape", "EyeLike", "SequenceLength", "OptionalHasElement")
     + ("RandomNormalLike", "RandomUniformLike", "Constant", "SequenceEmpty")
@@ -66,7 +65,10 @@ def _sow(graph: onnx.GraphProto, found: set[str]) -> None:
 def _spread(
     graph: onnx.GraphProto, found: set[str], stops: Callable[[onnx.NodeProto], bool]
 ) -> None:
-    """Add all that `found` reaches, until nothing new is: loops carry values back, nodes may be unsorted."""
+    """Add all that `found` reaches.
+
+    Sweeps until nothing is new: loops carry values back, and nodes may be unsorted.
+    """
     while True:
         before = len(found)
         _sweep(graph, found, stops)

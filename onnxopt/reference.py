@@ -1,4 +1,4 @@
-"""A model that is right by definition: its outputs on drawn inputs, and how near others must come."""
+"""A model that is right by definition: its outputs on drawn inputs, and comparison with them."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class Reference:
     def _within_noise(
         self, index: int, name: str, theirs: Any, difference: Difference, notes: list[str]
     ) -> Difference:
-        """Compare again, by what noise does to the model; first with quiet, then with loud noise."""
+        """Compare again, by what noise does to the model: first quiet noise, then loud."""
         ours = self.outputs(index)[name]
         for loud in (False, True):
             spreads = self._spread(index, loud)

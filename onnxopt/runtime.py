@@ -206,7 +206,7 @@ _EXPERIMENTAL = frozenset(
 
 
 def load_error(proto: onnx.ModelProto, error: Exception) -> OnnxoptError:
-    """The error to raise when ONNX Runtime refused a model: is the model or this machine at fault?"""
+    """The error to raise when ONNX Runtime refused a model: is it invalid, or foreign here?"""
     said = str(error)
     if (reason := _checker_says(proto)) and _INVALID.search(reason):
         return BadModelError(f"the model is not valid ONNX: {clean_message(Exception(reason))}")

@@ -66,7 +66,7 @@ def _tensor(
         return np.asarray(np.floor(rng.random(shape) * hint.below)).astype(dtype)
     if dtype.kind == "c":
         real, imaginary = rng.standard_normal((2, *shape))
-        return np.asarray((real + 1j * imaginary)).astype(dtype)
+        return np.asarray(real + 1j * imaginary).astype(dtype)
     return _floats(shape, kind, rng).astype(dtype, copy=False)
 
 

@@ -138,7 +138,8 @@ def _value(node: ast.expr, sizes: Sizes) -> int:
         if isinstance(node.op, ast.Sub):
             return left - right
         return left * right if isinstance(node.op, ast.Mult) else left // max(right, 1)
-    return int(node.value) if isinstance(node, ast.Constant) and node.value else 0
+    number = node.value if isinstance(node, ast.Constant) else 0
+    return number if isinstance(number, int) else 0
 
 
 def _role(name: str, axis: int, dims: Sequence[Dim]) -> Role:
@@ -218,7 +219,21 @@ def _rung(role: Role, step: int) -> int:
 
 def other_sizes(base: int) -> tuple[int, ...]:
     """Sizes to try for a symbol that ran at `base`, until it ran at 1 and two others."""
-    ladder = (1, base + 1, base + 32, 2 * base, 3, 2, base + 2, 5, 7, 16, 3 * base, 64, 256)
+    ladder: tuple[int, ...] = (
+        1,
+        base + 1,
+        base + 32,
+        2 * base,
+        3,
+        2,
+        base + 2,
+        5,
+        7,
+        16,
+        3 * base,
+        64,
+        256,
+    )
     if base < 4:
         ladder = (1, 2, 3, *ladder)
     return tuple(dict.fromkeys(size for size in ladder if size != base))

@@ -59,7 +59,8 @@ def _large_constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
     if node.op_type == "Constant":
         for item in node.attribute:
             if item.name == "value" and item.t.ByteSize() > LARGEST_KEPT_BYTES:
-                return item.t
+                tensor: onnx.TensorProto = item.t
+                return tensor
     return None
 
 

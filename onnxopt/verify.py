@@ -102,9 +102,7 @@ class Verifier:
                 self._check_twin(candidate, rounded, tally, adapt)
         return tally.verdict(tuple(feed.description for feed in self.feeds), self.unverified)
 
-    def _enter(
-        self, reference: Reference, index: int, found: dict[str, Any], tally: Tally
-    ) -> bool:
+    def _enter(self, reference: Reference, index: int, found: dict[str, Any], tally: Tally) -> bool:
         """Compare on one draw and enter it; False if an output fails."""
         differences = reference.compare(index, found, tally.numerics, tally.notes)
         for name, difference in differences.items():

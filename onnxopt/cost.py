@@ -9,7 +9,7 @@ from math import prod
 
 import onnx
 
-from onnxopt.graph import STANDARD_DOMAINS, Constant, Graph, Node, Value
+from onnxopt.graph import STANDARD_DOMAINS, Constant, Dim, Graph, Node, Value
 from onnxopt.macs import is_counted_exactly, known_shape, macs, multiplies
 from onnxopt.model import Model
 from onnxopt.peak import activations, peak_bytes, value_bytes
@@ -95,7 +95,7 @@ def cost(model: Model, *, size_bytes: int | None = None) -> Cost:
         macs=sum(macs(node) or 0 for node in nodes),
         activation_bytes=sum(value_bytes(v) for graph in graphs for v in activations(graph)),
         peak_memory_bytes=peak_bytes(model.graph),
-        assumed=tuple(_assumed(model.graph)),
+        assumed=tuple(dict.fromkeys(dimension_names(model.graph).values())),
         unknown=tuple(node.label() for node in nodes if _is_unknown(node, in_functions)),
         inputs={v.name: _declared(v.info) for v in model.graph.input_order},
         outputs={info.name: _declared(info) for info in model.graph.output_infos},
@@ -145,7 +145,20 @@ def shape_text(value: Value) -> str:
     shape = known_shape(value)
     if shape is None:
         return "?"
-    return "[" + ",".join("?" if d is None else str(d) for d in shape) + "]"
+    named = {} if value.graph is None else dimension_names(value.graph.root)
+    return "[" + ",".join("?" if d is None else named.get(d, str(d)) for d in shape) + "]"
+
+
+def dimension_names(graph: Graph) -> dict[Dim, str]:
+    """What the file calls the symbolic dimensions of the inputs; else `input[axis]`."""
+    names: dict[Dim, str] = {}
+    for value in graph.inputs:
+        declared = value.info.type.tensor_type.shape.dim if value.info is not None else ()
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                said = declared[axis].dim_param if axis < len(declared) else ""
+                names[dim] = said or f"{value.name}[{axis}]"
+    return names
 
 
 def _weights(graphs: list[Graph]) -> Iterator[tuple[int, int]]:
@@ -167,13 +180,6 @@ def _bytes(constant: Constant) -> int:
     if constant.is_sparse or constant.dtype.kind == "O":
         return constant.size_bytes
     return _elements(constant) * constant.dtype.itemsize
-
-
-def _assumed(graph: Graph) -> Iterator[str]:
-    for value in graph.inputs:
-        for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                yield f"{value.name}[{axis}]"
 
 
 def _is_unknown(node: Node, function_multiplies: bool) -> bool:

@@ -31,9 +31,9 @@ LARGEST_CACHE_BYTES = 512 * 2**20
 """Reference outputs beyond this are computed again when they are needed."""
 
 QUICK_ABSOLUTE_ULPS = 8.0
-QUICK_RELATIVE_ULPS = 84.0
+QUICK_RELATIVE_ULPS = 16.0
 """Errors within (absolute x root mean square + relative x |element|) units in the last place pass
-without measuring the model's noise: for float32, 1e-6 of the one plus 1e-5 of the other."""
+without measuring the model's noise: for float32, 1e-6 of the one plus 2e-6 of the other."""
 
 QUICK_HALF_ULPS = 2.0
 """The same, for both, where float16 or bfloat16 is at work: their units are coarse."""

@@ -219,21 +219,8 @@ def _rung(role: Role, step: int) -> int:
 
 def other_sizes(base: int) -> tuple[int, ...]:
     """Sizes to try for a symbol that ran at `base`, until it ran at 1 and two others."""
-    ladder: tuple[int, ...] = (
-        1,
-        base + 1,
-        base + 32,
-        2 * base,
-        3,
-        2,
-        base + 2,
-        5,
-        7,
-        16,
-        3 * base,
-        64,
-        256,
-    )
+    near = (base + 1, base + 32, 2 * base)
+    ladder: tuple[int, ...] = (1, *near, 3, 2, base + 2, 5, 7, 16, 3 * base, 64, 256)
     if base < 4:
         ladder = (1, 2, 3, *ladder)
     return tuple(dict.fromkeys(size for size in ladder if size != base))

@@ -132,7 +132,10 @@ def test_placeholders_are_tried_together_and_then_apart() -> None:
 def test_sizes_that_are_sums_of_others_agree() -> None:
     proto = model(
         HEAD
-        + "g (float[a] x, float[b] z, float[c] s) => (float[c] y) { j = Concat<axis = 0>(x, z) y = Add(j, s) }"
+        + """g (float[a] x, float[b] z, float[c] s) => (float[c] y) {
+            j = Concat<axis = 0>(x, z)
+            y = Add(j, s)
+        }"""
     )
     proto.graph.input[2].type.tensor_type.shape.dim[0].dim_param = "a + b"
     found = draws(proto, Session(proto))
@@ -194,7 +197,8 @@ def test_no_inputs_make_one_draw() -> None:
 def test_a_loop_count_stays_small() -> None:
     found = drawing("""g (int64 count, float[2] x) => (float[2] y) {
             yes = Constant<value = bool {1}>()
-            y = Loop(count, yes, x) <body = b (int64 i, bool c, float[2] v) => (bool d, float[2] w) {
+            y = Loop(count, yes, x) <body = b 
+                    (int64 i, bool c, float[2] v) => (bool d, float[2] w) {
                 d = Identity(c)
                 w = Neg(v)
             }>

@@ -25,7 +25,10 @@ def test_outputs_come_by_name_and_in_order() -> None:
 @pytest.mark.parametrize("name", ["bfloat16", "float8e4m3fn", "float8e5m2"])
 def test_types_that_numpy_lacks_go_in_and_come_out(name: str) -> None:
     proto = model(f"""<ir_version: 10, opset_import: ["": 21]>
-        g ({name}[3] x, float[1] s) => ({name}[3] y, float[1] t) {{ y = Identity(x) t = Neg(s) }}""")
+        g ({name}[3] x, float[1] s) => ({name}[3] y, float[1] t) {{
+            y = Identity(x)
+            t = Neg(s)
+        }}""")
     session = Session(proto)
     value = np.array([1, 2, 3]).astype(session.inputs[0].dtype)
     found = session.run({"x": value, "s": np.ones(1, np.float32)})
@@ -73,7 +76,10 @@ def test_a_model_too_large_for_one_message_is_loaded_from_a_folder(
 
 def test_running_twice_gives_the_same_bits() -> None:
     proto = model("""<ir_version: 8, opset_import: ["": 17]>
-        g (float[64,512] x, float[512,64] w) => (float[64,64] y) { m = MatMul(x, w) y = Softmax(m) }""")
+        g (float[64,512] x, float[512,64] w) => (float[64,64] y) {
+            m = MatMul(x, w)
+            y = Softmax(m)
+        }""")
     rng = np.random.default_rng(0)
     feeds = {
         n: rng.standard_normal(s).astype(np.float32)

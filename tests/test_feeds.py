@@ -197,8 +197,8 @@ def test_no_inputs_make_one_draw() -> None:
 def test_a_loop_count_stays_small() -> None:
     found = drawing("""g (int64 count, float[2] x) => (float[2] y) {
             yes = Constant<value = bool {1}>()
-            y = Loop(count, yes, x) <body = b 
-                    (int64 i, bool c, float[2] v) => (bool d, float[2] w) {
+            y = Loop(count, yes, x) <body = b (int64 i, bool c, float[2] v)
+                => (bool d, float[2] w) {
                 d = Identity(c)
                 w = Neg(v)
             }>

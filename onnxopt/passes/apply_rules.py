@@ -76,7 +76,7 @@ class ApplyRules:
             if match is None:
                 continue
             if isinstance(match, Skip):
-                if len(set(pattern.makers.values())) > 1:  # of one operator: no near miss
+                if pattern.node_count > 1:  # with one node, that was no near miss
                     ledger.decline(rule.name, site, match.why)
                 continue
             result = _rewritten(rule, match)

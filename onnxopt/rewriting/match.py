@@ -59,6 +59,10 @@ class Pattern:
     makers: dict[str, PatternNode]
 
     @property
+    def node_count(self) -> int:
+        return len({id(maker) for maker in self.makers.values()})
+
+    @property
     def names(self) -> frozenset[str]:
         """Of all values in it."""
         read = {name for node in self.makers.values() for name in node.inputs}

@@ -9,9 +9,7 @@ import onnx
 from onnxopt.errors import UsageError
 
 
-def fix_shapes(
-    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
-) -> onnx.ModelProto:
+def fix_shapes(proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]) -> onnx.ModelProto:
     """A copy of the model whose inputs have these dimensions.
 
     Raises:
@@ -35,15 +33,14 @@ def fix_shapes(
     return made
 
 
-def _fix(
-    info: onnx.ValueInfoProto, dims: tuple[int, ...], symbols: dict[str, int | None]
-) -> None:
+def _fix(info: onnx.ValueInfoProto, dims: tuple[int, ...], symbols: dict[str, int | None]) -> None:
     kind = info.type.tensor_type
     declared = kind.shape.dim
+    shown = _shown(info)
     if kind.HasField("shape") and len(declared) != len(dims):
         raise UsageError(
             f"the input '{info.name}' has {len(declared)} dimensions, not {len(dims)}",
-            f"its declared shape is {_shown(info)}",
+            f"its declared shape is {shown}",
         )
     if not kind.HasField("shape"):
         declared.extend(onnx.TensorShapeProto.Dimension() for _ in dims)
@@ -53,7 +50,7 @@ def _fix(
         if dim.HasField("dim_value") and dim.dim_value > 0 and dim.dim_value != size:
             raise UsageError(
                 f"the input '{info.name}' has a fixed dimension of {dim.dim_value}, not {size}",
-                f"its declared shape is {_shown(info)}",
+                f"its declared shape is {shown}",
             )
         if dim.dim_param:
             # One name with two sizes was only a placeholder: it says nothing about other values.

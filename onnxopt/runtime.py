@@ -164,16 +164,19 @@ def _to_numpy(value: Any) -> Any:
 
 _NOISE = (
     (re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "), ""),
-    (re.compile(r"^(Fatal error|Exception|Load model from .*? failed):\s*"), ""),
-    (re.compile(r"(?:/[\w.+-]+)+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
-    (re.compile(r"\b[\w.-]+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
     (
-        re.compile(r"(?:[\w:<>,*&~ ]+\([^()]*\)(?: const)?(?: \[with[^\]]*\])?) (?=\S+ was false)"),
+        re.compile(r"(Fatal error|Exception during initialization|Load model from \S+ failed):\s*"),
+        "",
+    ),
+    (re.compile(r"(?:/[\w.+-]+)*/?\b[\w.+-]+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
+    (
+        re.compile(r"(?:[\w:&*]+ )?onnxruntime::[\w:<>]+\([^()]*\)(?: const)?(?:::<lambda\(\)>)? "),
         "",
     ),
     (re.compile(r"Stacktrace:.*", re.DOTALL), ""),
     (re.compile(r"==> Context:.*", re.DOTALL), ""),
     (re.compile(r"Non-zero status code returned while running "), "running "),
+    (re.compile(r"Name:'' Status Message: "), ""),
     (re.compile(r"This is an invalid model\. "), ""),
 )
 

@@ -75,7 +75,7 @@ def test_table_shows_operators_that_changed_and_no_others() -> None:
 
 
 def test_table_ends_with_verdict_rewrites_and_reasons() -> None:
-    text = as_text(REPORT)
+    text = " ".join(as_text(REPORT).split())
     assert "verdict: equal within rounding on 2 draws" in text and "normal, N=2" in text
     assert "remove-identity 2" in text
     assert "taken back: fold-bn" in text

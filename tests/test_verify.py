@@ -160,10 +160,9 @@ def test_texts_keys_and_lengths_are_compared() -> None:
     a = parsed(SAME["maps"])
     b = parsed(SAME["maps"].replace("10, 20", "10, 21"))
     assert not verify(a, b, numerics="rounding").passed
-    text = (
-        'g (string[3] x) => (string[3] y) { y = StringNormalizer<case_change_action = "LOWER">(x) }'
-    )
-    a, b = parsed(text), parsed(text.replace("LOWER", "UPPER"))
+    text = """g (string[30] x) => (string[30] y) {
+        y = ai.onnx.ml.LabelEncoder<keys_strings = ["a"], values_strings = ["low"]>(x) }"""
+    a, b = parsed(text), parsed(text.replace("low", "high"))
     assert not verify(a, b, numerics="rounding").passed
     text = """g (float[6] x) => (seq(float[n]) y) <int64 k = {2}> {
         y = SplitToSequence<axis = 0>(x, k) }"""

@@ -97,7 +97,7 @@ def _model(nodes: Sequence[Node], known: Mapping[Value, Array]) -> onnx.ModelPro
 def _tensor(value: Value, known: Mapping[Value, Array]) -> onnx.TensorProto:
     if isinstance(value, Constant):
         return value.to_proto()
-    array = known[value] if value in known else value.array
+    array = known.get(value, value.array)
     assert array is not None
     return onnx.numpy_helper.from_array(array, value.name)
 

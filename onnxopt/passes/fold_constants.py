@@ -26,7 +26,7 @@ NEVER_FOLDED = frozenset(("DequantizeLinear", "Constant", "Identity"))
 and Identity have their own handling."""
 
 SMALL_GROWTH_BYTES = 4096
-"""A result that adds at most this may be taken although it frees less; a mask of 1024 x 1024 not."""
+"""A result that adds at most this may be taken although it frees less; a large mask may not."""
 
 NODE_BYTES = 64
 """What a node takes in the file, about, without its attributes' tensors."""

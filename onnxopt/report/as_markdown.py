@@ -6,7 +6,13 @@ import re
 from collections.abc import Sequence
 
 from onnxopt.changes import Change
-from onnxopt.report.lines import closing_lines, operator_rows, signature_rows, size_rows
+from onnxopt.report.lines import (
+    closing_lines,
+    excess_text,
+    operator_rows,
+    signature_rows,
+    size_rows,
+)
 from onnxopt.report.report import Report
 
 MOST_LISTED = 200
@@ -41,12 +47,12 @@ def _verification(report: Report) -> str:
             output.name,
             f"{output.worst_absolute:.3g}",
             f"{output.worst_relative:.3g}",
-            f"{output.tolerance:.3g}",
+            excess_text(output),
             output.feed or "-",
         )
         for output in report.verdict.outputs
     ]
-    head = ("output", "worst error", "relative", "tolerance", "on")
+    head = ("output", "worst error", "relative", "of what is allowed", "on")
     draws = "; ".join(report.verdict.draws)
     return f"## Verification\n\n{_table(head, rows)}\n\nInputs: {_cell(draws)}."
 

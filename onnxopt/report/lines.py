@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from onnxopt.cost import Cost
 from onnxopt.quantities import bytes_text, change_text, count_text
 from onnxopt.report.report import Report
+
+if TYPE_CHECKING:
+    from onnxopt.verdict import OutputError
 
 Row = tuple[str, str, str, str]
 """What, before, after, change."""
@@ -80,3 +85,10 @@ def closing_lines(report: Report) -> list[str]:
     if report.verdict is not None:
         lines += [f"not shown: {reason}" for reason in report.verdict.unverified]
     return [*lines, *(f"note: {note}" for note in report.notes)]
+
+
+def excess_text(output: OutputError) -> str:
+    """The largest share of its tolerance that an error took, over all elements of the output."""
+    if math.isinf(output.excess):
+        return "not allowed"
+    return f"{output.excess:.0%}"

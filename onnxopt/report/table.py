@@ -12,13 +12,23 @@ from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from onnxopt.report.lines import Row, closing_lines, operator_rows, signature_rows, size_rows
+from onnxopt.report.lines import (
+    Row,
+    closing_lines,
+    excess_text,
+    operator_rows,
+    signature_rows,
+    size_rows,
+)
 
 if TYPE_CHECKING:
     from onnxopt.budgets import CheckResult
     from onnxopt.changes import Change
     from onnxopt.model_comparison import Comparison
     from onnxopt.report.report import Report
+
+MOST_LISTED = 10
+"""Rewrites that `check` lists."""
 
 WIDTH_OF_FILES = 100
 """Columns where the output is not a terminal and COLUMNS does not say."""
@@ -86,7 +96,9 @@ def check_lines(result: CheckResult) -> RenderableType:
         count = len(result.left_to_do)
         said = f"onnxopt optimize would make {count} rewrites" if count else "optimized already"
         lines.append(_check_line(not count, said))
-        lines += [Text(f"       {line}") for line in result.left_to_do]
+        lines += [Text(f"       {line}") for line in result.left_to_do[:MOST_LISTED]]
+        if count > MOST_LISTED:
+            lines.append(Text(f"       and {count - MOST_LISTED} more; --json lists them all"))
     return Group(*lines)
 
 
@@ -107,12 +119,12 @@ def comparison_lines(found: Comparison) -> RenderableType:
                 "ok" if output.ok else "DIFFERS",
                 f"{output.worst_absolute:.3g}",
                 f"{output.worst_relative:.3g}",
-                f"{output.tolerance:.3g}",
+                excess_text(output),
                 output.feed or "-",
             )
             for output in verdict.outputs
         ]
-        head = ("output", "", "worst error", "relative", "tolerance", "on")
+        head = ("output", "", "worst error", "relative", "of what is allowed", "on")
         parts.append(plain_table(head, rows, left=2))
     if found.first_difference is not None:
         first = found.first_difference

@@ -73,12 +73,18 @@ def _proposals(
     numbers: list[float] = list(COMMON_NUMBERS)
     if hint.sizes_things:
         numbers = [n for n in numbers if n <= 16]
+    if hint.uses:
+        # Zero and less only where a recipe proposes them: some kernels divide by a step of zero
+        # without looking, and the process dies of it.
+        numbers = [n for n in numbers if n > 0]
     if hint.below is not None:
         numbers = [n for n in numbers if 0 <= n < hint.below]
     yield from ([n] for n in numbers)
     length = 1 if count is None else count
     if length != 1:
-        yield from ([1] * length, [0] * length, list(range(length)), [2] * length)
+        yield from ([1] * length, [2] * length)
+        if not hint.uses:
+            yield from ([0] * length, list(range(length)))
 
 
 def _as_input(values: Values, port: Port, fixed: tuple[int, ...] | None) -> Array | None:
@@ -334,6 +340,10 @@ _RECIPES: dict[tuple[str, int], Recipe] = {
     ("MelWeightMatrix", 2): _numbers(8192),
     ("MelWeightMatrix", 3): _numbers(0),
     ("MelWeightMatrix", 4): _numbers(4000),
+    ("DFT", 1): _numbers(8, 4, 5),
+    ("DFT", 2): _numbers(1, -2, 0),
+    ("STFT", 1): _numbers(8, 4, 1),
+    ("STFT", 3): _numbers(16, 8, 4),
     ("BlackmanWindow", 0): _numbers(10, 8),
     ("HannWindow", 0): _numbers(10, 8),
     ("HammingWindow", 0): _numbers(10, 8),

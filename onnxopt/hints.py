@@ -60,7 +60,7 @@ PARAMETERS: dict[str, tuple[int, ...]] = {
     "SequenceAt": (1,),
     "SequenceErase": (1,),
     "SequenceInsert": (2,),
-    "NonMaxSuppression": (2,),
+    "NonMaxSuppression": (2, 3, 4),
     "AffineGrid": (1,),
     "Col2Im": (1, 2),
     "CenterCropPad": (1,),

@@ -1,4 +1,25 @@
-"""How far rounding alone may move a model's outputs: run it again with noise at every operator."""
+"""How far rounding alone may move a model's outputs: run it again with noise at every operator.
+
+A fixed tolerance is wrong both ways: a deep detector moves by 1e-3 of its output under another
+order of sums, and a fault of 1 % in one channel may move another model by 1e-5. So the tolerance
+is taken from the model. In a noisy copy each operator that rounds does so a little worse, at
+random; how far the outputs of a few such runs stray tells how far a right rewrite may stray:
+
+- each element is allowed CEILING_FACTOR times the worst it showed plus LEVEL_FACTOR times what is
+  usual around it (an element may keep still by chance in all runs);
+- results that flip (argmax, steps of a quantizer, thresholds) stray rarely and far, so some
+  elements may be off by more, COUNT_FACTOR times as many as in a noisy run judged by the others,
+  as far as REACH_FACTOR times the farthest seen. Louder noise finds flips that quiet noise
+  missed; it is measured only before a candidate is turned down.
+
+Measured on 27 real models (`python benchmarks/noise.py MODELS --peer PYTHON`): 130 right rewrites
+(other optimizers; ONNX Runtime's levels up to the one that changes the layout of convolutions):
+77 equal bit for bit, all 130 passed, the farthest (a quantized network) off by 46 % of its output.
+Typically the worst element takes a tenth to a half of what it is allowed. 270 faults in one channel
+of one layer: weights x 1.001, 56 of 59 caught; x 1.01, 57 of 59; two channels swapped, 70 of 70;
+bias dropped, 57 of 57; quantization scale x 1.01, 12 of 12; epsilon x 100, 13 of 13. The five
+missed moved the output by 1e-6 to 4e-5 of its size, no farther than the noise does.
+"""
 
 from __future__ import annotations
 

@@ -288,6 +288,17 @@ def _numbers(*numbers: float) -> Callable[[Surroundings], Iterator[Values]]:
     return propose
 
 
+def _blocks(around: Surroundings) -> Iterator[Values]:
+    """Col2Im: blocks with as many elements as the input has channels for each of the output."""
+    data, out, n = around.data, _first_out(around), around.count or 2
+    if data is not None and out is not None and len(data) > 1 and len(out) > 1:
+        wanted = data[1] // max(out[1], 1)
+        for block in itertools.product(range(1, 6), repeat=min(n, 3)):
+            if math.prod(block) == wanted:
+                yield block
+    yield from ([1] * n, [2] * n)
+
+
 def _image_size(around: Surroundings) -> Iterator[Values]:
     batch = around.data[0] if around.data else 1
     n = around.count or 4
@@ -330,10 +341,12 @@ _RECIPES: dict[tuple[str, int], Recipe] = {
     ("RNN", 4): _lengths,
     ("ReverseSequence", 1): _lengths,
     ("NonMaxSuppression", 2): _numbers(3, 10, 1),
+    ("NonMaxSuppression", 3): _numbers(0.5, 0.2),
+    ("NonMaxSuppression", 4): _numbers(0.0, 0.3),
     ("AffineGrid", 1): _image_size,
     ("CenterCropPad", 1): _sizes,
-    ("Col2Im", 1): _numbers(5, 4, 6),
-    ("Col2Im", 2): _numbers(1, 2, 5),
+    ("Col2Im", 1): _sizes,
+    ("Col2Im", 2): _blocks,
     ("MaxUnpool", 2): _target_shape,
     ("MelWeightMatrix", 0): _numbers(8),
     ("MelWeightMatrix", 1): _numbers(16),

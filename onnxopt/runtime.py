@@ -146,15 +146,19 @@ _TYPES_OF_VALUES = {
 }
 
 
+_PACKED = {"tensor(int4)": 2, "tensor(uint4)": 2, "tensor(int2)": 4, "tensor(uint2)": 4}
+"""How many elements share a byte."""
+
+
 def _to_numpy(value: Any) -> Any:
     kind = value.data_type()
     shape = tuple(value.shape()) if value.is_tensor() else ()
     if kind in _TYPES_OF_VALUES:
         dtype = _TYPES_OF_VALUES[kind]
         count = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    elif kind in ("tensor(int4)", "tensor(uint4)"):
-        dtype = np.dtype(np.uint8)
-        shape = ((int(np.prod(shape, dtype=np.int64)) + 1) // 2,)
+    elif kind in _PACKED:
+        dtype, each = np.dtype(np.uint8), _PACKED[kind]
+        shape = (-(-int(np.prod(shape, dtype=np.int64)) // each),)
         count = shape[0]
     else:
         return value.numpy()

@@ -125,4 +125,4 @@ def _strings(
     elif tame in ("zeros", "ones"):
         words = ("1", "2.5", "-3")
     picked = rng.integers(0, len(words), size=shape)
-    return np.asarray(words, dtype=object)[picked].reshape(shape)
+    return np.array(np.asarray(words, dtype=object)[picked], dtype=object).reshape(shape)

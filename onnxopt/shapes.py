@@ -15,6 +15,7 @@ import onnx.shape_inference
 
 from onnxopt.graph import Variable
 from onnxopt.model import Model
+from onnxopt.safe_inference import infer_shapes
 from onnxopt.typed_copy import TypedCopy, Types, shape_of
 
 MOST_ROUNDS = 8
@@ -42,10 +43,8 @@ def infer(model: Model) -> None:
 
 def _inferred(proto: onnx.ModelProto) -> Types:
     try:
-        inferred = onnx.shape_inference.infer_shapes(
-            proto, check_type=False, strict_mode=False, data_prop=True
-        )
-    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError):
+        inferred = infer_shapes(proto)
+    except (onnx.shape_inference.InferenceError, RuntimeError, ValueError, MemoryError):
         return {}
     return {info.name: info.type for info in _infos(inferred.graph)}
 

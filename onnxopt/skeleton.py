@@ -8,9 +8,9 @@ import numpy as np
 import onnx
 import onnx.helper
 import onnx.inliner
-import onnx.shape_inference
 
 from onnxopt.reach import bodies
+from onnxopt.safe_inference import infer_shapes
 from onnxopt.signature import Dim, port_of
 
 LARGEST_KEPT_BYTES = 4096
@@ -84,7 +84,7 @@ def infer(bare: onnx.ModelProto, sizes: Mapping[str, Sequence[int]]) -> onnx.Mod
             if value.type.HasField("tensor_type"):
                 value.type.tensor_type.ClearField("shape")
     try:
-        return onnx.shape_inference.infer_shapes(copy, data_prop=True)
+        return infer_shapes(copy)
     except Exception:
         return copy
 

@@ -33,6 +33,11 @@ Exit codes: 0 fine; 1 a check or verification failed, nothing was written;
 
 INTERRUPTED = 130
 
+ADDRESS_SPACE_BYTES = 8 * 2**30
+ADDRESS_SPACE_PER_ARGUMENT_BYTE = 20
+"""How much memory a command may ask for: this much, and so many times the size of its files. A
+hostile model then ends in an error, not in a machine without memory."""
+
 app = typer.Typer(
     name="onnxopt",
     help=HELP,
@@ -68,7 +73,20 @@ _onnxopt.__doc__ = HELP
 
 def main() -> None:
     """Entry point of the script."""
+    _limit_memory(sys.argv[1:])
     sys.exit(run(sys.argv[1:]))
+
+
+def _limit_memory(arguments: list[str]) -> None:
+    try:
+        import resource
+    except ImportError:  # not a Unix
+        return
+    files = sum(os.path.getsize(a) for a in arguments if os.path.isfile(a))
+    limit = ADDRESS_SPACE_BYTES + ADDRESS_SPACE_PER_ARGUMENT_BYTE * files
+    soft, hard = resource.getrlimit(resource.RLIMIT_AS)
+    if soft == resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or limit < hard):
+        resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 
 def run(arguments: list[str]) -> int:

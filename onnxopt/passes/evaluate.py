@@ -105,7 +105,7 @@ def _tensor(value: Value, known: Mapping[Value, Array]) -> onnx.TensorProto:
 def _result_bytes(model: onnx.ModelProto) -> dict[str, int]:
     """Bytes of each output as far as shape inference knows them."""
     try:
-        inferred = onnx.shape_inference.infer_shapes(model, data_prop=True)
+        inferred = onnx.shape_inference.infer_shapes(model)
     except Exception:  # whatever it dislikes, ONNX Runtime judges
         return {}
     sizes: dict[str, int] = {}

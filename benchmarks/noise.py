@@ -21,10 +21,10 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-import onnxopt.reference
+import onnxopt.verification.reference
 from onnxopt.errors import OnnxoptError
 from onnxopt.model import load
-from onnxopt.verify import Verifier
+from onnxopt.verification.verify import Verifier
 
 ORT = (
     "import onnxruntime as o; s = o.SessionOptions(); s.optimized_model_filepath = b; "
@@ -182,7 +182,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.no_quick:
         for name in ("QUICK_ABSOLUTE_ULPS", "QUICK_RELATIVE_ULPS", "QUICK_HALF_ULPS"):
-            setattr(onnxopt.reference, name, 1e-9)
+            setattr(onnxopt.verification.reference, name, 1e-9)
     for model in options.models:
         try:
             measure(model, options.peer)

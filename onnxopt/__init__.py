@@ -14,23 +14,23 @@ if TYPE_CHECKING:
     from onnxopt.errors import OnnxoptError
     from onnxopt.inspection import Inspection, inspect
     from onnxopt.model import load, save
-    from onnxopt.model_comparison import Comparison, compare
     from onnxopt.optimizer import Optimized, Options, explain, optimize
     from onnxopt.report import Report
-    from onnxopt.verify import Verdict
+    from onnxopt.verification.model_comparison import Comparison, compare
+    from onnxopt.verification.verify import Verdict
 
 _HOMES = {
     "Change": "changes",
-    "Comparison": "model_comparison",
+    "Comparison": "verification.model_comparison",
     "Cost": "cost",
     "Inspection": "inspection",
     "OnnxoptError": "errors",
     "Optimized": "optimizer",
     "Options": "optimizer",
     "Report": "report",
-    "Verdict": "verify",
+    "Verdict": "verification.verify",
     "check_budgets": "budgets",
-    "compare": "model_comparison",
+    "compare": "verification.model_comparison",
     "cost_of": "cost",
     "explain": "optimizer",
     "inspect": "inspection",

@@ -24,9 +24,9 @@ from onnxopt.passes.remove_dead import RemoveDead
 from onnxopt.report import Report, Verification, versions
 from onnxopt.rewriting.rulebook import LoadedRule, load_rules
 from onnxopt.shapes import infer
-from onnxopt.userdata import load_user_data
 from onnxopt.validity import complaint
-from onnxopt.verify import Verdict, Verifier
+from onnxopt.verification.userdata import load_user_data
+from onnxopt.verification.verify import Verdict, Verifier
 
 Progress = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1."""

@@ -8,14 +8,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from judge import corpus_file, model
 
 from onnxopt.errors import UnverifiableError, UsageError
-from onnxopt.feeds import Drawing, draws
 from onnxopt.model import load
 from onnxopt.runtime import Session
-from onnxopt.skeleton import infer, peak_bytes, skeleton
-from onnxopt.userdata import load_user_data
-from tests.judge import corpus_file, model
+from onnxopt.verification.feeds import Drawing, draws
+from onnxopt.verification.skeleton import infer, peak_bytes, skeleton
+from onnxopt.verification.userdata import load_user_data
 
 HEAD = '<ir_version: 10, opset_import: ["": 18, "ai.onnx.ml": 3]>'
 

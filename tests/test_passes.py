@@ -249,7 +249,7 @@ def test_a_graph_output_that_is_constant_keeps_its_name_through_an_identity() ->
 
 def test_several_outputs_of_one_node_are_folded_together() -> None:
     made = after(
-        """g (float[2] x) => (float[2] y, float[1] b) 
+        """g (float[2] x) => (float[2] y, float[1] b)
         <float[3] w = {1, 4, 9}, int64[2] n = {2, 1}> {
             a, b = Split<axis = 0>(w, n)  y = Add(x, a) }""",
         FoldConstants(),

@@ -20,7 +20,7 @@ from onnxopt.report.as_json import SCHEMA, report_json
 from onnxopt.report.as_markdown import report_markdown
 from onnxopt.report.files import check_report_path, write_report
 from onnxopt.report.table import change_lines, console, report_table
-from onnxopt.verify import OutputError, Verdict
+from onnxopt.verification.verify import OutputError, Verdict
 
 BEFORE = Cost(
     nodes=4,

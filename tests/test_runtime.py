@@ -7,11 +7,11 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+from judge import corpus_file, model
 
 import onnxopt.runtime
 from onnxopt.errors import BadModelError, UnverifiableError
 from onnxopt.runtime import RunError, Session, clean_message
-from tests.judge import corpus_file, model
 
 
 def test_outputs_come_by_name_and_in_order() -> None:

@@ -20,7 +20,8 @@ HEAD = '<ir_version: 8, opset_import: ["" : 17]> '
 def a_sum(limit: str, more: str = "") -> onnx.ModelProto:
     return judge.model(
         HEAD
-        + f"""g (float[1] x) => (float y) <int64 a = {{0}}, int64 b = {{{limit}}}, int64 c = {{1}}> {{
+        + f"""g (float[1] x) => (float y)
+        <int64 a = {{0}}, int64 b = {{{limit}}}, int64 c = {{1}}> {{
         {more or "d = Identity(b)"}
         r = Range(a, b, c)  f = Cast<to = 1>(r)  t = ReduceSum<keepdims = 0>(f)  y = Add(x, t) }}"""
     )

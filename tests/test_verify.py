@@ -10,15 +10,15 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 import pytest
+from judge import corpus_file, model
 
-from onnxopt.difference import first_difference, producer
 from onnxopt.errors import UnverifiableError
 from onnxopt.model import load
-from onnxopt.noise import noisy_model
 from onnxopt.runtime import Session
-from onnxopt.smooth import smooth_twin
-from onnxopt.verify import Verifier, verify
-from tests.judge import corpus_file, model
+from onnxopt.verification.difference import first_difference, producer
+from onnxopt.verification.noise import noisy_model
+from onnxopt.verification.smooth import smooth_twin
+from onnxopt.verification.verify import Verifier, verify
 
 HEAD = '<ir_version: 10, opset_import: ["": 18, "ai.onnx.ml": 3]>'
 

@@ -37,9 +37,9 @@ def compare(
       onnxopt compare model.onnx small.onnx --verify-data samples.npz --exact
     """
     from onnxopt.model import load
-    from onnxopt.model_comparison import compare as run
     from onnxopt.report.as_json import comparison_json
     from onnxopt.report.table import comparison_lines, console
+    from onnxopt.verification.model_comparison import compare as run
 
     with Bar(quiet=quiet) as bar:
         found = run(load(a), load(b), exact=exact, verify_data=verify_data, progress=bar)

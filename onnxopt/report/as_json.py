@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from onnxopt.catalogue import Entry
     from onnxopt.changes import Change
     from onnxopt.inspection import Inspection
-    from onnxopt.model_comparison import Comparison
     from onnxopt.report.report import Report
+    from onnxopt.verification.model_comparison import Comparison
 
 SCHEMA = "onnxopt-report/1"
 

@@ -11,7 +11,7 @@ from onnxopt.quantities import bytes_text, change_text, count_text
 from onnxopt.report.report import Report
 
 if TYPE_CHECKING:
-    from onnxopt.verdict import OutputError
+    from onnxopt.verification.verdict import OutputError
 
 Row = tuple[str, str, str, str]
 """What, before, after, change."""

@@ -13,7 +13,7 @@ import onnxopt
 if TYPE_CHECKING:
     from onnxopt.changes import Change
     from onnxopt.cost import Cost
-    from onnxopt.verify import Verdict
+    from onnxopt.verification.verify import Verdict
 
 Verification = Literal["verified", "skipped", "impossible"]
 

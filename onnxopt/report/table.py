@@ -24,8 +24,8 @@ from onnxopt.report.lines import (
 if TYPE_CHECKING:
     from onnxopt.budgets import CheckResult
     from onnxopt.changes import Change
-    from onnxopt.model_comparison import Comparison
     from onnxopt.report.report import Report
+    from onnxopt.verification.model_comparison import Comparison
 
 MOST_LISTED = 10
 """Rewrites that `check` lists."""

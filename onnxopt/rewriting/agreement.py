@@ -10,11 +10,11 @@ import onnx
 import onnx.helper
 
 from onnxopt.changes import Numerics
-from onnxopt.comparison import distance, is_floating, wide
-from onnxopt.element_types import ulp
 from onnxopt.graph import Array
 from onnxopt.runtime import Session
 from onnxopt.signature import Port
+from onnxopt.verification.comparison import distance, is_floating, wide
+from onnxopt.verification.element_types import ulp
 
 ROUNDINGS = 32
 """What a rule that declares 'rounding' may be off by, in units of the largest output."""

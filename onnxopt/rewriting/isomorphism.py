@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from onnxopt.comparison import wide
 from onnxopt.graph import Array, Graph, Node, Value, schema_defaults
+from onnxopt.verification.comparison import wide
 
 CLOSE = 1e-5
 """Relative difference of constants that were computed and constants that a person wrote down."""

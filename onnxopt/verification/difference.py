@@ -8,13 +8,13 @@ import onnx
 
 from onnxopt.changes import Numerics
 from onnxopt.errors import OnnxoptError
-from onnxopt.feeds import Feed, draws
-from onnxopt.reference import Reference
 from onnxopt.runtime import Session
 from onnxopt.signature import port_of
-from onnxopt.skeleton import infer, skeleton
-from onnxopt.userdata import UserData
-from onnxopt.verdict import OutputError, Tally
+from onnxopt.verification.feeds import Feed, draws
+from onnxopt.verification.reference import Reference
+from onnxopt.verification.skeleton import infer, skeleton
+from onnxopt.verification.userdata import UserData
+from onnxopt.verification.verdict import OutputError, Tally
 
 LARGEST_SHOWN_BYTES = 128 * 2**20
 """Inner values are shown in groups of about this size."""

@@ -12,14 +12,14 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from onnxopt.comparison import is_floating, leaves
 from onnxopt.errors import UnverifiableError
-from onnxopt.filling import Filler, Plan, other_values
 from onnxopt.runtime import Session
-from onnxopt.sampling import DRAW_KINDS, DrawKind
 from onnxopt.signature import Port
-from onnxopt.sizes import base_sizes, other_sizes
-from onnxopt.userdata import UserData
+from onnxopt.verification.comparison import is_floating, leaves
+from onnxopt.verification.filling import Filler, Plan, other_values
+from onnxopt.verification.sampling import DRAW_KINDS, DrawKind
+from onnxopt.verification.sizes import base_sizes, other_sizes
+from onnxopt.verification.userdata import UserData
 
 SEARCH_BUDGET_S = 20.0
 VARIATION_BUDGET_S = 30.0

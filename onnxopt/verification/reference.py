@@ -9,7 +9,9 @@ import numpy as np
 import onnx
 
 from onnxopt.changes import Numerics
-from onnxopt.comparison import (
+from onnxopt.runtime import Session
+from onnxopt.signature import Array
+from onnxopt.verification.comparison import (
     Difference,
     distance,
     is_floating,
@@ -20,12 +22,10 @@ from onnxopt.comparison import (
     structural_difference,
     wide,
 )
-from onnxopt.element_types import ulp
-from onnxopt.feeds import Feed
-from onnxopt.noise import NoiseMeter, Spread
-from onnxopt.runtime import Session
-from onnxopt.signature import Array
-from onnxopt.traits import Traits, traits_of
+from onnxopt.verification.element_types import ulp
+from onnxopt.verification.feeds import Feed
+from onnxopt.verification.noise import NoiseMeter, Spread
+from onnxopt.verification.traits import Traits, traits_of
 
 LARGEST_CACHE_BYTES = 512 * 2**20
 """Reference outputs beyond this are computed again when they are needed."""

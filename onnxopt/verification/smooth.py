@@ -7,10 +7,10 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from onnxopt.element_types import attribute
 from onnxopt.signature import Array
+from onnxopt.verification.element_types import attribute
 
-PREFIX = "onnxopt.smooth/"
+PREFIX = "onnxopt.verification.smooth/"
 
 
 def smooth_twin(proto: onnx.ModelProto) -> onnx.ModelProto | None:

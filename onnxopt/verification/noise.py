@@ -33,12 +33,12 @@ import onnx
 import onnx.helper
 import onnx.inliner
 
-from onnxopt.comparison import distance, leaves
-from onnxopt.element_types import Types, element_types, ulp
 from onnxopt.errors import OnnxoptError
-from onnxopt.reach import bodies, reached
 from onnxopt.runtime import Session
 from onnxopt.signature import FLOAT_TYPES, Array
+from onnxopt.verification.comparison import distance, leaves
+from onnxopt.verification.element_types import Types, element_types, ulp
+from onnxopt.verification.reach import bodies, reached
 
 EXACT_OPERATORS = frozenset(
     ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split")
@@ -58,7 +58,7 @@ WEIGHTED_OPERATORS = frozenset(
 )
 """Operators that sum products with weights; noise on the weights stands for the order of sums."""
 
-PREFIX = "onnxopt.noise/"
+PREFIX = "onnxopt.verification.noise/"
 
 
 def noisy_model(proto: onnx.ModelProto, ulps: float) -> onnx.ModelProto:

@@ -7,8 +7,8 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
-from onnxopt.hints import Hint
 from onnxopt.signature import Array, Port
+from onnxopt.verification.hints import Hint
 
 DrawKind: TypeAlias = Literal["normal", "0/1", "large", "wide", "uniform"]
 DRAW_KINDS: tuple[DrawKind, ...] = ("normal", "0/1", "large")

@@ -10,9 +10,9 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxopt.element_types import attribute
-from onnxopt.hints import GraphFacts, Hint, Use
 from onnxopt.signature import Array, Port
+from onnxopt.verification.element_types import attribute
+from onnxopt.verification.hints import GraphFacts, Hint, Use
 
 Values: TypeAlias = Sequence[float]
 

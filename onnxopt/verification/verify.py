@@ -9,14 +9,14 @@ import onnx
 
 from onnxopt.changes import Numerics
 from onnxopt.errors import OnnxoptError
-from onnxopt.feeds import Feed, draws
-from onnxopt.reference import Reference
 from onnxopt.runtime import Session
 from onnxopt.signature import model_outputs
-from onnxopt.smooth import quantized_nodes, smooth_twin
-from onnxopt.traits import weaknesses
-from onnxopt.userdata import UserData
-from onnxopt.verdict import OutputError, Tally, Verdict
+from onnxopt.verification.feeds import Feed, draws
+from onnxopt.verification.reference import Reference
+from onnxopt.verification.smooth import quantized_nodes, smooth_twin
+from onnxopt.verification.traits import weaknesses
+from onnxopt.verification.userdata import UserData
+from onnxopt.verification.verdict import OutputError, Tally, Verdict
 
 __all__ = ["OutputError", "Verdict", "Verifier", "verify"]
 

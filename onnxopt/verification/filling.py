@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxopt.comparison import leaves
 from onnxopt.errors import OnnxoptError, UnverifiableError
-from onnxopt.hints import GraphFacts, Hint, graph_facts
-from onnxopt.parameters import parameter_candidates
-from onnxopt.reach import reached
 from onnxopt.runtime import RunError, Session
-from onnxopt.sampling import TAMENESSES, DrawKind, Tameness, sample
 from onnxopt.signature import Array, Port
-from onnxopt.sizes import RANKS_TO_TRY, Sizes, Symbols, find_symbols, has_placeholders
-from onnxopt.skeleton import infer, peak_bytes, skeleton
+from onnxopt.verification.comparison import leaves
+from onnxopt.verification.hints import GraphFacts, Hint, graph_facts
+from onnxopt.verification.parameters import parameter_candidates
+from onnxopt.verification.reach import reached
+from onnxopt.verification.sampling import TAMENESSES, DrawKind, Tameness, sample
+from onnxopt.verification.sizes import RANKS_TO_TRY, Sizes, Symbols, find_symbols, has_placeholders
+from onnxopt.verification.skeleton import infer, peak_bytes, skeleton
 
 LARGEST_ACTIVATIONS_BYTES = 2 * 2**30
 LARGEST_INPUT_ELEMENTS = 2**28

@@ -9,10 +9,10 @@ from pathlib import Path
 import onnx
 
 from onnxopt.changes import Numerics
-from onnxopt.difference import first_difference
-from onnxopt.userdata import load_user_data
-from onnxopt.verdict import OutputError, Verdict
-from onnxopt.verify import verify
+from onnxopt.verification.difference import first_difference
+from onnxopt.verification.userdata import load_user_data
+from onnxopt.verification.verdict import OutputError, Verdict
+from onnxopt.verification.verify import verify
 
 Progress = Callable[[str, float], None]
 

@@ -9,11 +9,11 @@ from typing import Any
 import numpy as np
 import onnx
 
-from onnxopt.comparison import distance, is_floating, leaves, structural_difference
-from onnxopt.element_types import element_types, ulp
-from onnxopt.reach import random_values, reached
 from onnxopt.signature import FLOAT_TYPES
-from onnxopt.skeleton import skeleton
+from onnxopt.verification.comparison import distance, is_floating, leaves, structural_difference
+from onnxopt.verification.element_types import element_types, ulp
+from onnxopt.verification.reach import random_values, reached
+from onnxopt.verification.skeleton import skeleton
 
 
 @dataclass(frozen=True)

@@ -10,10 +10,10 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
-from onnxopt.element_types import attribute
-from onnxopt.reach import bodies, reached
 from onnxopt.signature import Array, port_of
-from onnxopt.skeleton import Shapes, shapes_of
+from onnxopt.verification.element_types import attribute
+from onnxopt.verification.reach import bodies, reached
+from onnxopt.verification.skeleton import Shapes, shapes_of
 
 _SAME_VALUES = frozenset(
     ("Identity", "Cast", "Reshape", "Squeeze", "Unsqueeze", "Flatten", "Transpose", "Concat")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from onnxopt.changes import Numerics
-from onnxopt.comparison import Difference
+from onnxopt.verification.comparison import Difference
 
 
 @dataclass(frozen=True)

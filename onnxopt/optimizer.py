@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -111,6 +111,7 @@ def optimize(
     verifier, notes = _verifier(runner, options, tell)
     tell("rewriting", 0.0)
     attempt, verdict, withdrawn = runner.run(verifier, tell)
+    notes = (*notes, *_about_overridable(attempt.model))
     if withdrawn:
         notes = (*notes, f"{len(withdrawn)} rewrites were taken back after verification")
     report = Report(
@@ -142,6 +143,16 @@ def _reference(proto: onnx.ModelProto, options: Options) -> onnx.ModelProto:
     if options.freeze_inputs:
         made = Model.from_proto(made, freeze_inputs=True).to_proto()
     return made
+
+
+def _about_overridable(model: Model) -> Iterator[str]:
+    """What keeps weights from being folded, where a caller might give other ones."""
+    count = sum(constant.overridable for constant in model.graph.initializers)
+    if count:
+        yield (
+            f"{count} initializers are also inputs, which callers may override, so they do not "
+            "count as constants; --freeze-inputs says that nobody does"
+        )
 
 
 def _verification(options: Options, verdict: Verdict | None) -> Verification:

@@ -57,4 +57,5 @@ def compare(
     if verdict.passed:
         return Comparison(verdict)
     tell("looking for the first difference", 0.0)
-    return Comparison(verdict, first_difference(a, b, numerics, data))
+    failed = next((output.feed for output in verdict.outputs if not output.ok), None)
+    return Comparison(verdict, first_difference(a, b, numerics, data, on=failed))

@@ -18,7 +18,9 @@ Measured on 27 real models (`python benchmarks/noise.py MODELS --peer PYTHON`): 
 Typically the worst element takes a tenth to a half of what it is allowed. 270 faults in one channel
 of one layer: weights x 1.001, 56 of 59 caught; x 1.01, 57 of 59; two channels swapped, 70 of 70;
 bias dropped, 57 of 57; quantization scale x 1.01, 12 of 12; epsilon x 100, 13 of 13. The five
-missed moved the output by 1e-6 to 4e-5 of its size, no farther than the noise does.
+missed moved the output by 1e-6 to 4e-5 of its size and took 18 to 86 % of what was allowed. The
+constants were chosen while looking at about half of these models, so these are not figures for
+models never seen.
 """
 
 from __future__ import annotations

@@ -57,5 +57,5 @@ def compare(
     if verdict.passed:
         return Comparison(verdict)
     tell("looking for the first difference", 0.0)
-    failed = next((output.feed for output in verdict.outputs if not output.ok), None)
+    failed = next((output.feed for output in verdict.outputs if not output.ok), "")
     return Comparison(verdict, first_difference(a, b, numerics, data, on=failed))

@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo test lint format corpus fuzz wheel clean
+.PHONY: help demo test lint format rules corpus fuzz peers transposes noise wheel clean
 
 help:
 	@echo "make demo    optimize a small trained model: table, verdict and report"
@@ -18,6 +18,9 @@ help:
 	@echo "make format  put the code into its format"
 	@echo "make corpus  optimize and check every model in ONNXOPT_CORPUS (default ../shared/models)"
 	@echo "make fuzz    optimize and check random models"
+	@echo "make rules   renew rules/README.md and test the rules"
+	@echo "make peers   compare with onnxslim, onnxsim and onnxscript on the corpus"
+	@echo "make transposes, make noise    other slow measurements, see benchmarks/"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove everything that make made"
 
@@ -62,6 +65,20 @@ corpus: $(INSTALLED)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python benchmarks/fuzz.py
+
+rules: $(INSTALLED)
+	PYTHONPATH=. $(BIN)/python -m onnxopt.rewriting.pages
+	$(BIN)/onnxopt rules check rules
+
+peers: $(INSTALLED)
+	$(PIP) install onnxslim onnxsim onnxscript
+	$(BIN)/python benchmarks/peers.py $(or $(ONNXOPT_CORPUS),../shared/models)/real --time
+
+transposes: $(INSTALLED)
+	$(BIN)/python benchmarks/transposes.py
+
+noise: $(INSTALLED)
+	$(BIN)/python benchmarks/noise.py $(or $(ONNXOPT_CORPUS),../shared/models)/real/*.onnx
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

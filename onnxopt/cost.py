@@ -9,6 +9,7 @@ from math import prod
 
 import onnx
 
+from onnxopt.external import size_bytes as message_bytes
 from onnxopt.graph import STANDARD_DOMAINS, Constant, Dim, Graph, Node, Value
 from onnxopt.macs import is_counted_exactly, known_shape, macs, multiplies
 from onnxopt.model import Model
@@ -91,7 +92,7 @@ def cost(model: Model, *, size_bytes: int | None = None) -> Cost:
         initializers=sum(len(graph.initializers) for graph in graphs),
         parameters=sum(count for count, _ in weights),
         weight_bytes=sum(size for _, size in weights),
-        size_bytes=model.to_proto().ByteSize() if size_bytes is None else size_bytes,
+        size_bytes=message_bytes(model.to_proto()) if size_bytes is None else size_bytes,
         macs=sum(macs(node) or 0 for node in nodes),
         activation_bytes=sum(value_bytes(v) for graph in graphs for v in activations(graph)),
         peak_memory_bytes=peak_bytes(model.graph),
@@ -108,7 +109,7 @@ def cost_of(proto: onnx.ModelProto) -> Cost:
     Raises:
         BadModelError: the graph does not hang together.
     """
-    return cost(Model.from_proto(proto), size_bytes=proto.ByteSize())
+    return cost(Model.from_proto(proto), size_bytes=message_bytes(proto))
 
 
 def _declared(info: onnx.ValueInfoProto | None) -> str:

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+import google.protobuf.message
 import onnx
 
 from onnxopt.errors import BadModelError
@@ -42,6 +43,15 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
                 yield from _graph_tensors(attribute.g)
             for graph in attribute.graphs:
                 yield from _graph_tensors(graph)
+
+
+def size_bytes(proto: onnx.ModelProto) -> int:
+    """Size of a model as one message; of one that does not fit a message, that of its tensors."""
+    try:
+        size: int = proto.ByteSize()
+    except google.protobuf.message.EncodeError:
+        size = sum(len(tensor.raw_data) for tensor in tensors(proto))
+    return size
 
 
 def is_external(tensor: onnx.TensorProto) -> bool:

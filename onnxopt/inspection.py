@@ -9,7 +9,7 @@ from pathlib import Path
 import onnx
 
 from onnxopt.cost import Cost, NodeCost, cost, node_costs
-from onnxopt.external import uses_external_data
+from onnxopt.external import size_bytes, uses_external_data
 from onnxopt.model import Model
 
 MOST_NODES_LISTED = 10
@@ -51,7 +51,7 @@ def inspect(proto: onnx.ModelProto, *, source: str = "") -> Inspection:
     nodes = node_costs(model)
     return Inspection(
         source=source,
-        cost=cost(model, size_bytes=proto.ByteSize()),
+        cost=cost(model, size_bytes=size_bytes(proto)),
         opsets={entry.domain or "ai.onnx": entry.version for entry in proto.opset_import},
         ir_version=proto.ir_version,
         producer=f"{proto.producer_name} {proto.producer_version}".strip(),
@@ -68,7 +68,7 @@ def has_external_data(file: Path, proto: onnx.ModelProto) -> bool:
     Args:
         proto: the model with its weights; a file that holds them all is not smaller.
     """
-    if file.suffix == ".onnxtxt" or file.stat().st_size >= proto.ByteSize():
+    if file.suffix == ".onnxtxt" or file.stat().st_size >= size_bytes(proto):
         return False
     return uses_external_data(onnx.load(file, load_external_data=False))
 

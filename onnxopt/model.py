@@ -16,7 +16,12 @@ import onnx.parser
 
 from onnxopt.convert import graph_from_proto, model_to_proto
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
-from onnxopt.external import external_name, load_external_data, move_to_external_data
+from onnxopt.external import (
+    external_name,
+    load_external_data,
+    move_to_external_data,
+    size_bytes,
+)
 from onnxopt.graph import Graph
 
 ExternalData = Literal["auto", "always", "never"]
@@ -199,7 +204,7 @@ def save(
             model is too large for "never".
     """
     file = Path(path)
-    size = proto.ByteSize()
+    size = size_bytes(proto)
     too_large = size > PROTOBUF_LIMIT_BYTES
     if external_data == "never" and too_large:
         raise UsageError(

@@ -15,6 +15,7 @@ import onnx
 from onnxopt.changes import Change, Ledger, Numerics
 from onnxopt.cost import cost_of
 from onnxopt.errors import CheckError, UnverifiableError, UsageError
+from onnxopt.external import size_bytes
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.model import Model
 from onnxopt.passes import Pass, lossless_passes, pass_names
@@ -105,7 +106,7 @@ def optimize(
     """
     tell = progress or (lambda stage, done: None)
     reference = _reference(proto, options)
-    runner = _Runner(reference, options, _chosen_passes(options, reference.ByteSize()))
+    runner = _Runner(reference, options, _chosen_passes(options, size_bytes(reference)))
     tell("reading", 0.0)
     before = cost_of(proto)
     verifier, notes = _verifier(runner, options, tell)
@@ -133,7 +134,7 @@ def optimize(
 def explain(proto: onnx.ModelProto, options: Options = Options()) -> tuple[Change, ...]:
     """Rewrites that matched and were not made, each with the reason."""
     reference = _reference(proto, options)
-    runner = _Runner(reference, options, _chosen_passes(options, reference.ByteSize()))
+    runner = _Runner(reference, options, _chosen_passes(options, size_bytes(reference)))
     return tuple(runner.attempt({}).ledger.declined)
 
 
@@ -326,7 +327,7 @@ class _Runner:
 
     def _within_size(self, attempt: Attempt, withdrawn: dict[tuple[str, str], str]) -> Attempt:
         """The promise on the size of the file; growing rewrites are given up to keep it."""
-        before, after = self.proto.ByteSize(), attempt.proto.ByteSize()
+        before, after = size_bytes(self.proto), size_bytes(attempt.proto)
         limit = before + max(int(self.options.allow_growth * before), SMALLEST_GROWTH_BYTES)
         if after <= limit:
             return attempt
@@ -335,7 +336,7 @@ class _Runner:
             for name in sorted(names):
                 withdrawn[name, "*"] = f"the file would grow from {before:,} to {after:,} bytes"
             attempt = self.attempt(withdrawn)
-            if attempt.proto.ByteSize() <= limit:
+            if size_bytes(attempt.proto) <= limit:
                 break
         return attempt
 

@@ -16,7 +16,7 @@ import onnx
 import onnx.checker
 
 from onnxopt.errors import BadModelError, OnnxoptError, UnverifiableError
-from onnxopt.external import external_name, move_to_external_data
+from onnxopt.external import external_name, move_to_external_data, size_bytes
 from onnxopt.signature import Port, model_inputs, model_outputs, overridable_inputs
 
 LARGEST_IN_MEMORY_BYTES = 1_900_000_000
@@ -120,7 +120,7 @@ def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
     providers = ["CPUExecutionProvider"]
-    if proto.ByteSize() <= LARGEST_IN_MEMORY_BYTES:
+    if size_bytes(proto) <= LARGEST_IN_MEMORY_BYTES:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
     with tempfile.TemporaryDirectory(prefix="onnxopt-") as folder:
         moved, data = move_to_external_data(proto, "model.onnx")
@@ -227,7 +227,7 @@ def _checker_says(proto: onnx.ModelProto) -> str:
     """Why onnx.checker refuses the model; empty if it does not."""
     if any(node.op_type in _EXPERIMENTAL for node in proto.graph.node):
         return ""
-    if proto.ByteSize() > LARGEST_IN_MEMORY_BYTES:
+    if size_bytes(proto) > LARGEST_IN_MEMORY_BYTES:
         return ""
     try:
         onnx.checker.check_model(proto, full_check=True)

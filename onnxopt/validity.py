@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import google.protobuf.message
 import onnx
 import onnx.checker
 import onnx.shape_inference
@@ -27,7 +28,7 @@ def complaint(proto: onnx.ModelProto, *, types: bool = False) -> str | None:
         onnx.checker.check_model(proto, full_check=types)
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
         return next(iter(str(error).splitlines()), "invalid")
-    except (ValueError, RuntimeError):
+    except (ValueError, RuntimeError, google.protobuf.message.Error):
         return None  # larger than the checker can take
     return None
 

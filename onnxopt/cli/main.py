@@ -33,10 +33,10 @@ Exit codes: 0 fine; 1 a check or verification failed, nothing was written;
 
 INTERRUPTED = 130
 
-ADDRESS_SPACE_BYTES = 8 * 2**30
-ADDRESS_SPACE_PER_ARGUMENT_BYTE = 20
-"""How much memory a command may ask for: this much, and so many times the size of its files. A
-hostile model then ends in an error, not in a machine without memory."""
+SMALLEST_LIMIT_BYTES = 8 * 2**30
+SHARE_OF_MEMORY = 0.8
+"""How much address space a command may take: this share of the machine's memory, but at least so
+many bytes. A model that is too large then ends in an error, not in a machine without memory."""
 
 app = typer.Typer(
     name="onnxopt",
@@ -73,19 +73,20 @@ _onnxopt.__doc__ = HELP
 
 def main() -> None:
     """Entry point of the script."""
-    _limit_memory(sys.argv[1:])
+    _limit_memory()
     sys.exit(run(sys.argv[1:]))
 
 
-def _limit_memory(arguments: list[str]) -> None:
+def _limit_memory() -> None:
     try:
         import resource
-    except ImportError:  # not a Unix
+
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ImportError, OSError, ValueError):  # not a Unix that tells
         return
-    files = sum(os.path.getsize(a) for a in arguments if os.path.isfile(a))
-    limit = ADDRESS_SPACE_BYTES + ADDRESS_SPACE_PER_ARGUMENT_BYTE * files
+    limit = max(SMALLEST_LIMIT_BYTES, int(SHARE_OF_MEMORY * memory))
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    if soft == resource.RLIM_INFINITY and (hard == resource.RLIM_INFINITY or limit < hard):
+    if soft == resource.RLIM_INFINITY and hard == resource.RLIM_INFINITY:
         resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
 
 

@@ -1,1 +1,1 @@
-"""Rules: functions from a match to a description, found by a matcher and carried out by one file."""
+"""Rules: functions from a match to a description, found by a matcher, carried out by one file."""

@@ -16,6 +16,9 @@ from onnxopt.verification.reach import bodies
 LARGEST_KEPT_BYTES = 4096
 """Initializers up to this size keep their data: shapes, axes and indices are among them."""
 
+WEIGHT = "onnxopt: a weight"
+"""Doc string of the inputs that stand for weights: they take no memory of activations."""
+
 Shapes = dict[str, tuple[Dim, ...]]
 
 
@@ -52,7 +55,9 @@ def skeleton(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 
 def _declare(name: str, tensor: onnx.TensorProto) -> onnx.ValueInfoProto:
-    return onnx.helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims))
+    return onnx.helper.make_tensor_value_info(
+        name, tensor.data_type, list(tensor.dims), doc_string=WEIGHT
+    )
 
 
 def _large_constant(node: onnx.NodeProto) -> onnx.TensorProto | None:
@@ -152,7 +157,7 @@ def _reads(node: onnx.NodeProto) -> Iterable[str]:
 
 def _size(info: onnx.ValueInfoProto) -> int:
     port = port_of(info)
-    if port.dims is None or port.kind not in ("tensor", "sequence"):
+    if info.doc_string == WEIGHT or port.dims is None or port.kind not in ("tensor", "sequence"):
         return 0
     count = 1
     for dim in port.dims:

@@ -37,6 +37,8 @@ def check(seed: int) -> bool:
     again = optimize(result.model, Options(verify=False))
     assert not again.report.changes, again.report.changes
     assert len(result.model.graph.node) <= len(proto.graph.node)
+    names = [node.name for node in result.model.graph.node if node.name]
+    assert len(set(names)) == len(names)
     return True
 
 

@@ -242,3 +242,15 @@ def test_the_models_given_are_not_changed() -> None:
     before = proto.SerializeToString(deterministic=True)
     optimize(proto)
     assert proto.SerializeToString(deterministic=True) == before
+
+
+def test_what_a_rewrite_still_needs_is_not_computed_twice_nor_named_twice() -> None:
+    proto = judge.model(
+        HEAD
+        + """g (float[2,3] x) => (float[2,2] y) <float[3,2] w = {1, 2, 3, 4, 5, 6}> {
+        [gemm] a = Gemm(x, w)  [add] y = Add(a, a) }"""
+    )
+    made = optimize(proto).model
+    names = [node.name for node in made.graph.node]
+    assert len(set(names)) == len(names)
+    assert judge.operators(made) == ["Gemm", "Add"]

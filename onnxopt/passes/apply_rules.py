@@ -10,7 +10,7 @@ from typing import ClassVar
 from onnxopt.changes import Ledger, Numerics
 from onnxopt.graph import Graph, Node, drop_detached
 from onnxopt.model import Model
-from onnxopt.rewriting.apply import describe, keeps_signature, put_in_place
+from onnxopt.rewriting.apply import describe, keeps_signature, put_in_place, reads_inside
 from onnxopt.rewriting.match import Match, Pattern, arguments, find_match
 from onnxopt.rewriting.rule import Result, Skip
 from onnxopt.rewriting.rulebook import LoadedRule
@@ -95,4 +95,6 @@ def _rewritten(rule: LoadedRule, match: Match) -> Result:
         return Skip(f"the rule failed: {type(error).__name__}: {error}")
     if not isinstance(result, Skip) and not keeps_signature(match, result):
         return Skip("a graph output needs a node that makes it")
+    if rule.rule.reuse == "sole" and not isinstance(result, Skip) and reads_inside(match, result):
+        return Skip("what is made inside is needed by the result too")
     return result

@@ -48,6 +48,12 @@ def can_rename(value: Value, output: Value) -> bool:
     )
 
 
+def reads_inside(match: Match, result: Value | np.ndarray | Op) -> bool:
+    """The description still needs what a node inside the match makes: its work would stay."""
+    inner = {value for node in match.nodes[1:] for value in node.outputs}
+    return isinstance(result, Op) and not inner.isdisjoint(_values(result))
+
+
 def put_in_place(match: Match, result: Value | np.ndarray | Op) -> list[Node]:
     """Let `result` make what the match's root made, and detach what is no longer used.
 
@@ -181,8 +187,8 @@ class _Builder:
 
 
 def _make(match: Match, graph: Graph, result: Op, output: Value) -> list[Node]:
-    leaving = list(_leaving(match))
     kept = frozenset(_values(result))
+    leaving = [node for node in _leaving(match) if kept.isdisjoint(node.outputs)]
     builder = _Builder(graph, output.name, leaving, frozenset(leaving), kept)
     root = match.root
     # The root gives its output to the new node; its inputs stay until the description is built.

@@ -149,7 +149,7 @@ def test_external_data_goes_where_it_is_told(model: Path, tmp_path: Path) -> Non
 def test_inspect_shows_the_whole_model(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["inspect", str(model)]) == 0
     text = capsys.readouterr().out
-    for word in ("in x", "float32[N,3]", "opset", "MatMul", "largest nodes", "counted as 1: N"):
+    for word in ("in x", "float32[N,3]", "opset", "MatMul", "largest nodes", "costs are for N = 1"):
         assert word in text
     assert run(["inspect", str(model), "--json"]) == 0
     data = as_json(capsys)

@@ -79,7 +79,7 @@ def test_table_ends_with_verdict_rewrites_and_reasons() -> None:
     assert "verdict: equal within rounding on 2 draws" in text and "normal, N=2" in text
     assert "remove-identity 2" in text
     assert "taken back: fold-bn" in text
-    assert "counted as 1: x[0]" in text and "not shown: 'y' is constant" in text
+    assert "costs are for x[0] = 1" in text and "not shown: 'y' is constant" in text
 
 
 def test_table_says_loudly_that_nothing_was_verified() -> None:

@@ -377,7 +377,7 @@ def test_the_summary_is_one_line_and_names_the_worst() -> None:
     b = changed(a, "w", lambda w: w.fill(np.nextafter(np.float32(1), np.float32(2))))
     assert verify(a, a, numerics="exact").summary() == "equal bit for bit on 3 draws"
     assert (
-        "equal within rounding on 3 draws: worst error"
+        "equal within rounding on 3 draws: errors up to"
         in verify(a, b, numerics="rounding").summary()
     )
     assert "'y' is off by" in verify(a, b, numerics="exact").summary()

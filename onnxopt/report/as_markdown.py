@@ -28,7 +28,7 @@ def report_markdown(report: Report) -> str:
     parts = [
         f"# onnxopt: {_cell(title)}",
         f"**Verdict:** {_cell(report.verdict_line())}",
-        _table(("", "before", "after", "change"), rows),
+        _table(("", "before", "after", "change"), rows, left=1),
         "\n".join(f"- {_cell(line)}" for line in closing_lines(report)),
         _verification(report),
         _changes("Rewrites made", "what", report.changes),
@@ -54,7 +54,7 @@ def _verification(report: Report) -> str:
     ]
     head = ("output", "worst error", "relative", "of what is allowed", "on")
     draws = "; ".join(report.verdict.draws)
-    return f"## Verification\n\n{_table(head, rows)}\n\nInputs: {_cell(draws)}."
+    return f"## Verification\n\n{_table(head, rows, left=1)}\n\nInputs: {_cell(draws)}."
 
 
 def _changes(title: str, column: str, changes: tuple[Change, ...]) -> str:
@@ -66,8 +66,10 @@ def _changes(title: str, column: str, changes: tuple[Change, ...]) -> str:
     return f"## {title}\n\n{_table(('by', 'where', column), rows)}{rest}"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:
-    lines = [head, ("---",) * len(head), *rows]
+def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int = 3) -> str:
+    """The first `left` columns start at the left, numbers end at the right."""
+    rule = tuple("---" if column < left else "---:" for column in range(len(head)))
+    lines = [head, rule, *rows]
     return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
 
 

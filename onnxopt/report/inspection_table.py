@@ -58,7 +58,7 @@ def inspection_table(found: Inspection) -> RenderableType:
 def _notes(found: Inspection) -> list[str]:
     notes = []
     if found.cost.assumed:
-        notes.append(f"counted as 1: {', '.join(found.cost.assumed)}")
+        notes.append("costs are for " + ", ".join(f"{name} = 1" for name in found.cost.assumed))
     if found.cost.unknown:
         count = len(found.cost.unknown)
         which = f"{count} nodes" if count > 1 else found.cost.unknown[0]

@@ -81,7 +81,7 @@ def closing_lines(report: Report) -> list[str]:
         count = len(report.declined)
         lines.append(f"not made: {count} that matched; onnxopt explain says why")
     if report.before.assumed:
-        lines.append(f"counted as 1: {', '.join(report.before.assumed)}")
+        lines.append("costs are for " + ", ".join(f"{name} = 1" for name in report.before.assumed))
     if report.verdict is not None:
         lines += [f"not shown: {reason}" for reason in report.verdict.unverified]
     return [*lines, *(f"note: {note}" for note in report.notes)]

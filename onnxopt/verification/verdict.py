@@ -13,12 +13,12 @@ class OutputError:
     """How one output fared over all draws.
 
     Attributes:
-        worst_absolute: largest absolute error.
+        worst_absolute: largest absolute error, on whichever inputs.
         worst_relative: largest absolute error divided by the root mean square of the output.
         tolerance: absolute error that was allowed where the error came closest to it, or beyond.
         excess: that error divided by that tolerance; above 1 is too much.
         ok: the output passed.
-        feed: description of the inputs on which it fared worst; empty if it never differed.
+        feed: the inputs on which an error came closest to its tolerance; empty if none differed.
         differs: "" or what differs: "type", "structure", "shape" or "value", and where.
     """
 
@@ -69,10 +69,11 @@ class Verdict:
             return f"same names, types and shapes on {count}"
         if self.worst_absolute == 0.0:
             return f"equal bit for bit on {count}"
-        worst = max(self.outputs, key=lambda output: output.worst_relative)
+        worst = max(self.outputs, key=lambda output: output.excess)
         return (
-            f"equal within rounding on {count}: worst error {worst.worst_absolute:.2g} "
-            f"({worst.worst_relative:.1g} of its size) in '{worst.name}' on {worst.feed}"
+            f"equal within rounding on {count}: errors up to {worst.worst_absolute:.2g} "
+            f"({worst.worst_relative:.1g} of its size) in '{worst.name}', closest to what is "
+            f"allowed ({worst.excess:.0%} of it) on {worst.feed}"
         )
 
 

@@ -76,8 +76,7 @@ class ApplyRules:
             if match is None:
                 continue
             if isinstance(match, Skip):
-                if pattern.node_count > 1:  # with one node, that was no near miss
-                    ledger.decline(rule.name, site, match.why)
+                ledger.decline(rule.name, site, match.why)
                 continue
             result = _rewritten(rule, match)
             if isinstance(result, Skip):

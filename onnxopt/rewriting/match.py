@@ -12,7 +12,7 @@ import onnx
 import onnx.parser
 
 from onnxopt.errors import UsageError
-from onnxopt.graph import Graph, Node, Value, decode_attribute
+from onnxopt.graph import Constant, Graph, Node, Value, decode_attribute
 from onnxopt.rewriting.rule import Rule, Skip
 
 COMMUTATIVE = frozenset(
@@ -57,10 +57,6 @@ class Pattern:
     inputs: tuple[str, ...]
     root: PatternNode
     makers: dict[str, PatternNode]
-
-    @property
-    def node_count(self) -> int:
-        return len({id(maker) for maker in self.makers.values()})
 
     @property
     def names(self) -> frozenset[str]:
@@ -152,7 +148,7 @@ def parameters(rule: Rule, name: str) -> dict[str, Parameter]:
 def find_match(
     pattern: Pattern, wanted: dict[str, Parameter], root: Node, *, sole: bool
 ) -> Match | Skip | None:
-    """The pattern with its output made by `root`; Skip if it only failed on a constraint.
+    """The pattern with its output made by `root`; Skip if it fits but cannot be used.
 
     Args:
         sole: values inside may not be read from outside the match.
@@ -162,7 +158,9 @@ def find_match(
     reason: Skip | None = None
     for match in _matches(pattern, root):
         _bind_absent(match, wanted)
-        reason = _violation(pattern, wanted, match, sole=sole)
+        if not _has_what_is_wanted(pattern, wanted, match):
+            continue
+        reason = _overridable(wanted, match) or (_shared(match) if sole else None)
         if reason is None:
             return match
     return reason
@@ -242,24 +240,35 @@ def _bind_absent(match: Match, wanted: dict[str, Parameter]) -> None:
         match.values.setdefault(name, None)
 
 
-def _violation(
-    pattern: Pattern, wanted: dict[str, Parameter], match: Match, *, sole: bool
-) -> Skip | None:
+def _has_what_is_wanted(pattern: Pattern, wanted: dict[str, Parameter], match: Match) -> bool:
+    """Inputs are there, and constant where the rewrite asks for arrays."""
     for name, value in match.values.items():
         parameter = wanted.get(name)
-        if parameter is not None and parameter.kind is Graph:
-            continue
         if value is None:
-            if name in pattern.makers or (parameter is not None and parameter.optional):
-                continue
-            return Skip(f"the input '{name}' is absent")
-        if parameter is not None and parameter.kind is np.ndarray and value.array is None:
-            return Skip(f"'{value.name}' ({name}) is not a constant")
+            optional = parameter is not None and (parameter.optional or parameter.kind is Graph)
+            if not optional and name not in pattern.makers:
+                return False
+        elif parameter is not None and parameter.kind is np.ndarray:
+            if value.array is None and not isinstance(value, Constant):
+                return False
+    return True
+
+
+def _overridable(wanted: dict[str, Parameter], match: Match) -> Skip | None:
+    """An initializer that only is not constant because a caller may give another one."""
+    for name, parameter in wanted.items():
+        value = match.values.get(name)
+        if value is not None and parameter.kind is np.ndarray and value.array is None:
+            return Skip(f"the initializer '{value.name}' may be overridden by callers")
+    return None
+
+
+def _shared(match: Match) -> Skip | None:
+    """A value inside the match that is also read outside of it."""
     inside = set(match.nodes)
     for node in match.nodes[1:]:
         for value in node.outputs:
-            elsewhere = value.is_graph_output or any(c not in inside for c in value.consumers)
-            if sole and elsewhere:
+            if value.is_graph_output or any(c not in inside for c in value.consumers):
                 return Skip(f"'{value.name}' is also needed elsewhere")
     return None
 

@@ -10,11 +10,11 @@ from math import prod
 import onnx
 
 from onnxopt.external import size_bytes as message_bytes
-from onnxopt.graph import STANDARD_DOMAINS, Constant, Dim, Graph, Node, Value
+from onnxopt.graph import STANDARD_DOMAINS, Constant, Graph, Node, Value
 from onnxopt.macs import is_counted_exactly, known_shape, macs, multiplies
 from onnxopt.model import Model
 from onnxopt.peak import activations, peak_bytes, value_bytes
-from onnxopt.shapes import infer
+from onnxopt.shapes import dimension_names, infer
 from onnxopt.signature import port_of
 
 
@@ -148,18 +148,6 @@ def shape_text(value: Value) -> str:
         return "?"
     named = {} if value.graph is None else dimension_names(value.graph.root)
     return "[" + ",".join("?" if d is None else named.get(d, str(d)) for d in shape) + "]"
-
-
-def dimension_names(graph: Graph) -> dict[Dim, str]:
-    """What the file calls the symbolic dimensions of the inputs; else `input[axis]`."""
-    names: dict[Dim, str] = {}
-    for value in graph.inputs:
-        declared = value.info.type.tensor_type.shape.dim if value.info is not None else ()
-        for axis, dim in enumerate(value.shape or ()):
-            if not isinstance(dim, int):
-                said = declared[axis].dim_param if axis < len(declared) else ""
-                names[dim] = said or f"{value.name}[{axis}]"
-    return names
 
 
 def _weights(graphs: list[Graph]) -> Iterator[tuple[int, int]]:

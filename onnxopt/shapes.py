@@ -13,7 +13,7 @@ import onnx
 import onnx.helper
 import onnx.shape_inference
 
-from onnxopt.graph import Variable
+from onnxopt.graph import Dim, Graph, Variable
 from onnxopt.model import Model
 from onnxopt.safe_inference import infer_shapes
 from onnxopt.typed_copy import TypedCopy, Types, shape_of
@@ -39,6 +39,18 @@ def infer(model: Model) -> None:
     for value, name in copy.names.items():
         if isinstance(value, Variable):
             _fill(value, found.get(name))
+
+
+def dimension_names(graph: Graph) -> dict[Dim, str]:
+    """What the file calls the symbolic dimensions of the inputs; else `input[axis]`."""
+    names: dict[Dim, str] = {}
+    for value in graph.inputs:
+        declared = value.info.type.tensor_type.shape.dim if value.info is not None else ()
+        for axis, dim in enumerate(value.shape or ()):
+            if not isinstance(dim, int):
+                said = declared[axis].dim_param if axis < len(declared) else ""
+                names[dim] = said or f"{value.name}[{axis}]"
+    return names
 
 
 def _inferred(proto: onnx.ModelProto) -> Types:

@@ -18,6 +18,7 @@ from onnxopt.graph import Array, Graph, Node, Shape, Value, drop_detached
 from onnxopt.model import Model
 from onnxopt.passes.shape_values import ShapeValues
 from onnxopt.rewriting.apply import use_instead
+from onnxopt.shapes import dimension_names
 
 Entries: TypeAlias = tuple[int | str | None, ...]
 
@@ -85,9 +86,11 @@ class FoldShapes:
         if node.op == "Expand":
             made = _expand_target(data.shape, entries)
         if made is None:
-            ledger.decline(self.name, node.label(), f"its target {_shown(entries)} is not constant")
+            ledger.decline(
+                self.name, node.label(), f"its target {_shown(entries, node)} is not constant"
+            )
             return False
-        what = f"the target {_shown(entries)} is always {made.tolist()}"
+        what = f"the target {_shown(entries, node)} is always {made.tolist()}"
         if not ledger.grant(self.name, node.label(), what):
             return False
         graph = node.graph
@@ -96,8 +99,10 @@ class FoldShapes:
         return True
 
 
-def _shown(entries: Entries) -> str:
-    return "[" + ", ".join("?" if e is None else str(e) for e in entries) + "]"
+def _shown(entries: Entries, node: Node) -> str:
+    named = {} if node.graph is None else dimension_names(node.graph.root)
+    texts = ("?" if e is None else named.get(e, str(e)) for e in entries)
+    return "[" + ", ".join(texts) + "]"
 
 
 def _reshape_target(node: Node, data: Value, entries: Entries) -> Array | None:

@@ -23,6 +23,7 @@ from onnxopt.external import (
     size_bytes,
 )
 from onnxopt.graph import Graph
+from onnxopt.signature import port_of
 
 ExternalData = Literal["auto", "always", "never"]
 
@@ -143,10 +144,16 @@ def check_structure(proto: onnx.ModelProto) -> None:
         raise BadModelError("the model imports no operator set", "export it again")
     for graph in _graph_protos(proto.graph):
         for node in graph.node:
+            if any(isinstance(text, bytes) for text in _texts(node)):
+                raise BadModelError(f"the node {node.name!r} holds a name that is not UTF-8")
             if not node.op_type:
                 raise BadModelError(f"the node '{node.name}' has no operator type")
         for tensor in graph.initializer:
             _check_tensor(tensor)
+    for info in (*proto.graph.input, *proto.graph.output):
+        kind = port_of(info).elem_type
+        if kind not in onnx.TensorProto.DataType.values():
+            raise BadModelError(f"'{info.name}' has the unknown data type {kind}")
 
 
 def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
@@ -157,6 +164,12 @@ def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
                 yield from _graph_protos(attribute.g)
             for body in attribute.graphs:
                 yield from _graph_protos(body)
+
+
+def _texts(node: onnx.NodeProto) -> Iterator[str | bytes]:
+    """What must be text; protobuf gives bytes where it is not."""
+    yield from (node.op_type, node.domain, node.name, *node.input, *node.output)
+    yield from (attribute.name for attribute in node.attribute)
 
 
 def _check_tensor(tensor: onnx.TensorProto) -> None:

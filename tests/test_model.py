@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.model import Model, load, save
+from onnxopt.optimizer import optimize
 
 
 @pytest.fixture
@@ -196,3 +198,23 @@ def test_a_link_is_written_through_and_permissions_are_kept(tmp_path: Path) -> N
     assert link.is_symlink()
     assert load(real) == judge.tiny("residual")
     assert real.stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize("seed", range(60))
+def test_damaged_bytes_are_refused_or_harmless_and_never_a_bug_of_ours(
+    seed: int, tmp_path: Path
+) -> None:
+    rng = np.random.default_rng(seed)
+    raw = bytearray(judge.tiny("residual").SerializeToString())
+    for _ in range(int(rng.integers(1, 6))):
+        raw[int(rng.integers(len(raw)))] = int(rng.integers(256))
+    file = tmp_path / "damaged.onnx"
+    file.write_bytes(raw)
+    with contextlib.suppress(OnnxoptError):
+        optimize(load(file))
+
+
+def test_names_that_are_not_utf8_are_refused() -> None:
+    raw = judge.tiny("residual").SerializeToString().replace(b"Conv", b"Con\xff")
+    with pytest.raises(BadModelError, match="not UTF-8"):
+        Model.from_proto(onnx.load_from_string(raw))

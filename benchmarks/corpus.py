@@ -88,7 +88,7 @@ def _judge(folder: Path, row: dict[str, str]) -> Outcome:
             if row["set"] != "hostile" and _runs(file, row["test_feed"]):
                 outcome.problems.append(f"refused: {outcome.message}")
             return outcome
-        verdict = report.get("verdict") or {}
+        verdict = report.get("verification") or {}
         outcome.unverified = list(verdict.get("unverified", []))
         _compare(file, target, row, outcome)
         again = Path(temporary) / "again.onnx"

@@ -151,7 +151,10 @@ def check_structure(proto: onnx.ModelProto) -> None:
         for tensor in graph.initializer:
             _check_tensor(tensor)
     for info in (*proto.graph.input, *proto.graph.output):
-        kind = port_of(info).elem_type
+        port = port_of(info)
+        if any(isinstance(text, bytes) for text in (port.name, *(port.dims or ()))):
+            raise BadModelError(f"the input or output {port.name!r} holds a name that is not UTF-8")
+        kind = port.elem_type
         if kind not in onnx.TensorProto.DataType.values():
             raise BadModelError(f"'{info.name}' has the unknown data type {kind}")
 

@@ -144,6 +144,11 @@ class Constant(Value, gs.Constant):  # type: ignore[misc]
             self._array.flags.writeable = False
         return self._array
 
+    def replace_data(self, array: Array) -> None:
+        """Other data, of another shape perhaps, for all that read it."""
+        self.source = array
+        self._array = array
+
     @property
     def values(self) -> Array:
         """The data under the name GraphSurgeon gives it."""

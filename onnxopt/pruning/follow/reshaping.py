@@ -1,0 +1,235 @@
+"""Reshape and its kin: an axis is split, or several are merged."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from onnxopt.graph import Array, Node, Value
+from onnxopt.pruning.atoms import Axis, IntArray
+from onnxopt.pruning.cut import Cut, replace_input
+from onnxopt.pruning.follow.elementwise import unknown
+from onnxopt.pruning.follow.sizes import FromShape, entries
+from onnxopt.pruning.tracker import Tracker, is_labelled
+
+
+def reshape(node: Node, t: Tracker) -> None:
+    """Any operator that keeps the order of the elements."""
+    data, output = node.inputs[0], node.outputs[0]
+    old, new = t.shape(data), t.shape(output)
+    if old is None or new is None or 0 in old:
+        t.set(output, unknown([data], output, t))
+        return
+    labels: list[Axis] = [f"{node.label()} makes this axis"] * len(new)
+    for sources, targets in regrouped(old, new):
+        _follow_part(node, t, sources, targets, labels)
+    t.set(output, labels)
+    if node.op == "Reshape":
+        _check_target(node, t, labels)
+
+
+def regrouped(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
+    """Axes of the old and of the new shape that hold the same part of the elements."""
+    i = j = 0
+    while i < len(old) or j < len(new):
+        sources, targets = [], []
+        left = right = 1
+        if i < len(old):
+            sources.append(i)
+            left = old[i]
+            i += 1
+        if j < len(new):
+            targets.append(j)
+            right = new[j]
+            j += 1
+        while left != right:
+            if left < right:
+                sources.append(i)
+                left *= old[i]
+                i += 1
+            else:
+                targets.append(j)
+                right *= new[j]
+                j += 1
+        yield sources, targets
+
+
+def _follow_part(
+    node: Node, t: Tracker, sources: list[int], targets: list[int], labels: list[Axis]
+) -> None:
+    data, output = node.inputs[0], node.outputs[0]
+    old, new = t.shape(data) or (), t.shape(output) or ()
+    own = t.axes(data)
+    if len(sources) == 1 and len(targets) == 1:
+        labels[targets[0]] = own[sources[0]]
+        return
+    shape = [new[j] for j in targets]
+    for position, source in enumerate(sources):
+        label = own[source]
+        if isinstance(label, str):
+            for target in targets:
+                if isinstance(labels[target], str):
+                    labels[target] = label
+            continue
+        if not is_labelled(label):
+            continue
+        view = [1] * len(sources)
+        view[position] = len(label)
+        full = np.broadcast_to(label.reshape(view), [old[i] for i in sources]).reshape(shape)
+        place = _place(node, t, full, targets)
+        if not isinstance(labels[targets[place]], str):
+            why = f"{node.label()} merges two axes that could both be cut"
+            t.pin(label, why)
+            t.pin(labels[targets[place]], why)
+        labels[targets[place]] = np.moveaxis(full, place, -1).reshape(-1, shape[place])[0]
+
+
+def _place(node: Node, t: Tracker, full: IntArray, targets: list[int]) -> int:
+    """On which of the new axes the atoms are; where on several, whole slices of one are joined.
+
+    Slices of an axis that a product runs over as a batch are heads; without such an axis, that
+    with the most indices leaves the most freedom.
+    """
+    varying = [k for k in range(full.ndim) if full.shape[k] > 1 and _varies(full, k)]
+    if len(varying) <= 1:
+        return varying[0] if varying else int(np.argmax(full.shape))
+    heads = [k for k in varying if t.lookahead(node.outputs[0], targets[k])]
+    place = heads[0] if heads else max(varying, key=lambda k: (full.shape[k], k))
+    t.atoms.join_rows(np.moveaxis(full, place, 0).reshape(full.shape[place], -1))
+    return place
+
+
+def _varies(full: IntArray, axis: int) -> bool:
+    return bool((full != full.take([0], axis)).any())
+
+
+def _check_target(node: Node, t: Tracker, labels: list[Axis]) -> None:
+    """A target that is computed must be one that follows, or that can be made to follow."""
+    if node.inputs[1].array is not None:
+        return
+    found = entries(node.inputs[1], t)
+    for axis, label in enumerate(labels):
+        if not is_labelled(label):
+            continue
+        entry = found[axis] if found is not None and axis < len(found) else None
+        if isinstance(entry, FromShape) and is_labelled(t.axes(entry.value)[entry.axis]):
+            t.unite(t.axes(entry.value)[entry.axis], label)
+        elif not isinstance(entry, int):
+            t.pin(label, f"{node.label()} computes its target")
+
+
+def adjust_target(node: Node, cut: Cut) -> None:
+    """New sizes in the target of Reshape or Expand; -1 and copies follow by themselves."""
+    output = node.outputs[0]
+    changes = {axis: int(stays.sum()) for axis, stays in cut.cuts(output)}
+    if not changes or len(node.inputs) < 2:
+        return
+    target = node.inputs[1]
+    if target.array is not None:
+        made = np.array(target.array, np.int64)
+        for axis, size in changes.items():
+            if made[axis] > 0:
+                made[axis] = size
+        replace_input(node, 1, made)
+        return
+    found = entries(target, cut.tracker) or []
+    old = cut.tracker.shape(output) or ()
+    change = np.zeros(len(old), np.int64)
+    for axis, size in changes.items():
+        entry = found[axis] if axis < len(found) else None
+        if isinstance(entry, int) and entry > 0:
+            change[axis] = size - old[axis]
+    if change.any():
+        _add(node, change)
+
+
+def _add(node: Node, change: Array) -> None:
+    """Correct the numbers in a target that is computed when the model runs."""
+    graph = node.graph
+    assert graph is not None
+    made = graph.new_value(f"{node.inputs[1].name}_kept")
+    addend = graph.add_initializer(change, f"{node.inputs[1].name}_change")
+    adding = Node("Add", [node.inputs[1], addend], [made], opset=node.opset)
+    adding.graph = graph
+    graph.nodes.insert(graph.nodes.index(node), adding)
+    node.inputs[1] = made
+
+
+def expand(node: Node, t: Tracker) -> None:
+    """Broadcast to a target; axes that are repeated or new cannot be cut."""
+    data, output = node.inputs[0], node.outputs[0]
+    old, new = t.shape(data), t.shape(output)
+    if old is None or new is None:
+        t.set(output, unknown([data], output, t))
+        return
+    own = t.axes(data)
+    missing = len(new) - len(old)
+    labels: list[Axis] = []
+    for axis, size in enumerate(new):
+        place = axis - missing
+        same = place >= 0 and old[place] == size
+        labels.append(own[place] if same else f"{node.label()} repeats along this axis")
+    t.set(output, labels)
+    _check_target(node, t, labels)
+
+
+def tile(node: Node, t: Tracker) -> None:
+    data, output = node.inputs[0], node.outputs[0]
+    old, new = t.shape(data), t.shape(output)
+    if old is None or new is None:
+        t.set(output, unknown([data], output, t))
+        return
+    why = f"{node.label()} repeats along this axis"
+    pairs = zip(t.axes(data), old, new, strict=True)
+    t.set(output, [_tiled(label, size, made, why) for label, size, made in pairs])
+
+
+def _tiled(label: Axis, size: int, made: int, why: str) -> Axis:
+    if size == made:
+        return label
+    return why if isinstance(label, str) or size == 1 else np.tile(label, made // max(size, 1))
+
+
+def depth_to_space(node: Node, t: Tracker) -> None:
+    """[N, C, H, W] to [N, C / b^2, H b, W b]: the b^2 parts of a channel leave together."""
+    data = node.inputs[0]
+    label, block = t.axes(data)[1], int(node.attr("blocksize"))
+    if isinstance(label, str):
+        made: Axis = label
+    elif node.attr("mode") == "CRD":
+        t.join_blocks(label, len(label) // block**2)
+        made = label.reshape(-1, block**2)[:, 0]
+    else:
+        made = t.join_across(label, block**2)
+    _set_spatial(node, t, made)
+
+
+def space_to_depth(node: Node, t: Tracker) -> None:
+    """[N, C, H, W] to [N, b^2 C, H / b, W / b]: each channel is seen b^2 times."""
+    label, block = t.axes(node.inputs[0])[1], int(node.attr("blocksize"))
+    _set_spatial(node, t, label if isinstance(label, str) else np.tile(label, block**2))
+
+
+def _set_spatial(node: Node, t: Tracker, made: Axis) -> None:
+    axes = t.axes(node.inputs[0])
+    why = f"{node.label()} moves over this axis"
+    for axis in axes[2:]:
+        t.pin(axis, why)
+    t.set(node.outputs[0], [axes[0], made, *[why] * (len(axes) - 2)])
+
+
+def _same(node: Node, t: Tracker) -> None:
+    value: Value = node.inputs[0]
+    t.set(node.outputs[0], t.axes(value))
+
+
+FOLLOW = {
+    **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
+    "Expand": expand,
+    "Tile": tile,
+    "DepthToSpace": depth_to_space,
+    "SpaceToDepth": space_to_depth,
+}
+
+ADJUST = {"Reshape": adjust_target, "Expand": adjust_target}

@@ -1,0 +1,144 @@
+"""The atoms of every axis of every value, as they are followed through a graph."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
+
+import numpy as np
+
+from onnxopt.graph import Array, Constant, Node, Value
+from onnxopt.pruning.atoms import Atoms, Axis, IntArray
+from onnxopt.pruning.instance import Instance
+
+Side: TypeAlias = Literal["in", "out"]
+
+
+@dataclass(frozen=True)
+class Role:
+    """What an axis of a weight is for: `out` makes channels, `in` contracts them."""
+
+    node: Node
+    weight: Value
+    axis: int
+    side: Side
+
+
+@dataclass
+class Tracker:
+    """Labels of values: for each axis an atom for each index, or why nothing can be removed.
+
+    Attributes:
+        roles: what the axes of weights are for, in the order of the nodes.
+        lookahead: whether an axis of a value becomes the batch axis of a product, by
+            `follow.heads`; set by the analysis.
+    """
+
+    instance: Instance
+    atoms: Atoms = field(default_factory=Atoms)
+    roles: list[Role] = field(default_factory=list)
+    labels: dict[Value, list[Axis]] = field(default_factory=dict)
+    lookahead: Callable[[Value, int], bool] = lambda value, axis: False
+
+    def shape(self, value: Value) -> tuple[int, ...] | None:
+        return self.instance.shape(value)
+
+    def rank(self, value: Value) -> int | None:
+        shape = self.shape(value)
+        return value.rank if shape is None else len(shape)
+
+    def integers(self, value: Value) -> Array | None:
+        """What an integer value is, if it does not depend on the data; else None."""
+        if value.array is not None:
+            return value.array
+        return self.instance.integers.get(value.name) if value in self.sized else None
+
+    sized: set[Value] = field(default_factory=set)
+    """Values computed from shapes and constants alone."""
+
+    def axes(self, value: Value) -> list[Axis]:
+        """Its labels. A constant gets atoms of its own when it is first seen."""
+        found = self.labels.get(value)
+        if found is None:
+            found = self.labels[value] = self._first(value)
+        return found
+
+    def _first(self, value: Value) -> list[Axis]:
+        shape = self.shape(value) or ()
+        if isinstance(value, Constant):
+            if value.overridable:
+                why = f"callers may override the initializer '{value.name}' (--freeze-inputs)"
+                return [why] * len(shape)
+            return [self.atoms.fresh(d) for d in shape]
+        graph = value.graph
+        inside = graph is not None and graph.parent is not None
+        what = "is an input of a loop body" if inside else "is an input of the model"
+        return [f"'{value.name}' {what}"] * len(shape)
+
+    def set(self, value: Value, axes: Sequence[Axis]) -> None:
+        self.labels[value] = list(axes)
+
+    def pin(self, axis: Axis, reason: str) -> None:
+        self.atoms.pin(axis, reason)
+
+    def pin_value(self, value: Value, reason: str) -> None:
+        for axis in self.axes(value):
+            self.pin(axis, reason)
+
+    def unite(self, first: Axis, second: Axis) -> Axis:
+        """Indices at the same place live and die together."""
+        if isinstance(first, str):
+            self.pin(second, first)
+            return first
+        if isinstance(second, str):
+            self.pin(first, second)
+            return second
+        if len(first) != len(second):
+            why = "axes of different lengths meet"
+            self.pin(first, why)
+            self.pin(second, why)
+            return why
+        self.atoms.join(first, second)
+        return first
+
+    def kept(self, count: int, reason: str) -> IntArray:
+        """Atoms that can never be removed."""
+        atoms = self.atoms.fresh(count)
+        self.pin(atoms, reason)
+        return atoms
+
+    def as_atoms(self, axis: Axis, count: int) -> IntArray:
+        return self.kept(count, axis) if isinstance(axis, str) else axis
+
+    def role(self, node: Node, weight: Value, axis: int, side: Side) -> None:
+        self.roles.append(Role(node, weight, axis, side))
+
+    def join_blocks(self, axis: Axis, blocks: int) -> Axis:
+        """Of `blocks` equal parts, each lives and dies as a whole."""
+        if isinstance(axis, str):
+            return axis
+        self.atoms.join_rows(axis.reshape(blocks, -1))
+        return axis
+
+    def join_across(self, axis: Axis, blocks: int) -> IntArray | str:
+        """Indices at the same place in each of `blocks` equal parts live and die together."""
+        if isinstance(axis, str):
+            return axis
+        table = axis.reshape(blocks, -1)
+        self.atoms.join_rows(table.T)
+        first: IntArray = table[0]
+        return first
+
+
+def one_of(axes: Sequence[Axis], tracker: Tracker) -> Axis:
+    """All of the axes joined."""
+    result = axes[0]
+    for axis in axes[1:]:
+        result = tracker.unite(result, axis)
+    return result
+
+
+def is_labelled(axis: Axis) -> bool:
+    """There is something that could be removed: more than one index, with atoms."""
+    return isinstance(axis, np.ndarray) and len(axis) > 1

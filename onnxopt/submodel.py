@@ -1,0 +1,66 @@
+"""A part of a model as a model of its own: what some values need, from some others on."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import onnx
+import onnx.helper
+
+
+def submodel(
+    proto: onnx.ModelProto, outputs: Sequence[str], given: Mapping[str, int] | None = None
+) -> onnx.ModelProto:
+    """The nodes of the main graph that `outputs` need, with these as the only outputs.
+
+    Args:
+        outputs: names of values of the main graph.
+        given: values that are fed instead of computed, with their onnx.TensorProto.DataType.
+
+    Returns:
+        a model without declared shapes of inner values; it shares no message with the original.
+    """
+    given = given or {}
+    nodes, needed = _needed(proto.graph, outputs, given)
+    made = onnx.ModelProto(ir_version=proto.ir_version)
+    made.opset_import.extend(proto.opset_import)
+    made.functions.extend(proto.functions)
+    graph = made.graph
+    graph.name = proto.graph.name or "graph"
+    graph.node.extend(nodes)
+    graph.input.extend(
+        onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()
+    )
+    graph.input.extend(i for i in proto.graph.input if i.name in needed and i.name not in given)
+    graph.initializer.extend(
+        t for t in proto.graph.initializer if t.name in needed and t.name not in given
+    )
+    graph.sparse_initializer.extend(
+        t for t in proto.graph.sparse_initializer if t.values.name in needed
+    )
+    graph.output.extend(onnx.ValueInfoProto(name=name) for name in outputs)
+    return made
+
+
+def _needed(
+    graph: onnx.GraphProto, outputs: Iterable[str], given: Mapping[str, int]
+) -> tuple[list[onnx.NodeProto], set[str]]:
+    needed = set(outputs)
+    nodes: list[onnx.NodeProto] = []
+    for node in reversed(graph.node):
+        if any(name in needed and name not in given for name in node.output):
+            nodes.append(node)
+            needed |= reads(node)
+    return nodes[::-1], needed
+
+
+def reads(node: onnx.NodeProto) -> set[str]:
+    """Names that it or its bodies read, those of inner values among them."""
+    found = set(node.input)
+    for attribute in node.attribute:
+        bodies = [attribute.g] if attribute.HasField("g") else []
+        for body in (*bodies, *attribute.graphs):
+            for inner in body.node:
+                found |= reads(inner)
+            found.update(info.name for info in body.output)
+    return found

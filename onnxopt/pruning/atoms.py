@@ -36,7 +36,8 @@ class Atoms:
     def roots(self, atoms: IntArray) -> IntArray:
         found = np.empty(atoms.size, np.int64)
         found[:] = [self.root(int(a)) for a in atoms.flat]
-        return found.reshape(atoms.shape)
+        shaped: IntArray = found.reshape(atoms.shape)
+        return shaped
 
     def join(self, first: IntArray, second: IntArray) -> None:
         """Join atom by atom two arrays of the same length."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -81,6 +81,16 @@ class Channels:
     def declined(self) -> tuple[Declined, ...]:
         return _declined(self.tracker)
 
+    def emptied(self, dead: Iterable[int]) -> Iterator[frozenset[int]]:
+        """The units on each axis that would have no index left."""
+        gone = frozenset(dead)
+        for axes in self.tracker.labels.values():
+            for label in axes:
+                if not isinstance(label, str) and len(label):
+                    roots = frozenset(self.tracker.atoms.roots(label).tolist())
+                    if roots <= gone:
+                        yield roots
+
     def cut(self, dead: Iterable[int]) -> onnx.ModelProto:
         """The model without these channels (units of the groups)."""
         model, tracker = _labelled(self.proto, self.instance, self.ignore)
@@ -89,11 +99,22 @@ class Channels:
             for node in list(graph.nodes):
                 if (adjust := ADJUST.get(node.op)) is not None and not node.bodies:
                     adjust(node, cut)
-        for value in tracker.labels:
-            if not isinstance(value, Constant) and cut.cuts(value):
-                value.info = None  # type: ignore[attr-defined]
+        changed = {value.name for value in tracker.labels if cut.cuts(value)}
         slice_initializers(tracker.labels, cut)
-        return model.to_proto()
+        made = model.to_proto()
+        _forget_shapes(made.graph, changed)
+        return made
+
+
+def _forget_shapes(graph: onnx.GraphProto, changed: set[str]) -> None:
+    """Take out the declared shapes of values that were cut; initializers may have one too."""
+    kept = [info for info in graph.value_info if info.name not in changed]
+    del graph.value_info[:]
+    graph.value_info.extend(kept)
+    for node in graph.node:
+        for attribute in node.attribute:
+            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
+                _forget_shapes(body, changed)
 
 
 def _labelled(
@@ -116,7 +137,17 @@ def _labelled(
     for value in model.graph.outputs:
         tracker.pin_value(value, f"'{value.name}' is an output of the model")
     pin_sizes_that_are_read(model.graph, tracker)
+    _pin_the_last(tracker)
     return model, tracker
+
+
+def _pin_the_last(tracker: Tracker) -> None:
+    """What is alone on an axis stays: no value may become empty."""
+    for value, axes in tracker.labels.items():
+        for label in axes:
+            if not isinstance(label, str) and len(label):
+                if len(set(tracker.atoms.roots(label).tolist())) == 1:
+                    tracker.pin(label[:1], f"it is all there is on an axis of '{value.name}'")
 
 
 def _lift_constants(graph: Graph) -> None:
@@ -220,7 +251,12 @@ def _name(producers: tuple[Role, ...], before: list[ChannelGroup]) -> str:
 def _declined(tracker: Tracker) -> tuple[Declined, ...]:
     found: dict[tuple[str, str], int] = {}
     for role in tracker.roles:
-        if role.side != "out" or not is_weight(role.weight):
+        if role.side != "out":
+            continue
+        if not is_weight(role.weight):
+            if role.node.op.endswith("Conv") or role.node.op == "ConvTranspose":
+                count = (tracker.shape(role.weight) or (0, 0))[role.axis]
+                found[role.node.label(), f"'{role.weight.name}' is computed, not stored"] = count
             continue
         label = tracker.axes(role.weight)[role.axis]
         if isinstance(label, str):

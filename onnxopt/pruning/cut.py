@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import numpy as np
+import onnx
+import onnx.helper
 
 from onnxopt.graph import Array, Constant, Node, Value
 from onnxopt.pruning.tracker import Tracker
@@ -63,3 +65,7 @@ def slice_initializers(values: Iterable[Value], cut: Cut) -> None:
     for value in list(values):
         if isinstance(value, Constant) and value.graph is not None and (cuts := cut.cuts(value)):
             value.replace_data(sliced(value.data, cuts))
+            if value.info is not None:  # before IR version 4 it is listed as an input too
+                value.info = onnx.helper.make_tensor_value_info(
+                    value.name, value.elem_type, value.dims
+                )

@@ -48,6 +48,14 @@ class Tracker:
         shape = self.shape(value)
         return value.rank if shape is None else len(shape)
 
+    def is_known(self, value: Value) -> bool:
+        """Its rank is known; then so are its labels. What is omitted does not matter."""
+        return (
+            value.omitted
+            or (rank := self.rank(value)) is not None
+            and rank == len(self.axes(value))
+        )
+
     def integers(self, value: Value) -> Array | None:
         """What an integer value is, if it does not depend on the data; else None."""
         if value.array is not None:
@@ -56,6 +64,8 @@ class Tracker:
 
     sized: set[Value] = field(default_factory=set)
     """Values computed from shapes and constants alone."""
+
+    _alike: set[int] = field(default_factory=set)
 
     def axes(self, value: Value) -> list[Axis]:
         """Its labels. A constant gets atoms of its own when it is first seen."""
@@ -107,6 +117,18 @@ class Tracker:
         atoms = self.atoms.fresh(count)
         self.pin(atoms, reason)
         return atoms
+
+    def repeated(self, count: int) -> IntArray:
+        """Atoms of indices that are all alike: as many as anyone wants."""
+        atoms = self.atoms.fresh(count)
+        self._alike.update(atoms.tolist())
+        return atoms
+
+    def is_free(self, axis: Axis) -> bool:
+        """The indices are all alike, and nothing has been joined with them yet."""
+        return not isinstance(axis, str) and all(
+            a in self._alike and self.atoms.root(a) == a for a in axis.tolist()
+        )
 
     def as_atoms(self, axis: Axis, count: int) -> IntArray:
         return self.kept(count, axis) if isinstance(axis, str) else axis

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,13 +9,13 @@ from typing import Any
 
 import numpy as np
 
+from onnxopt.arrays import by_input, fits, read_arrays, sample_count, shape_text
 from onnxopt.errors import UsageError
 from onnxopt.runtime import Session
 from onnxopt.signature import Array, Port
 
 MOST_SAMPLES = 16
 MOST_FILES = 16
-IGNORED = frozenset(("labels",))
 
 
 @dataclass(frozen=True)
@@ -45,7 +44,7 @@ class UserData:
             UsageError: names, types or shapes are not those of the model.
         """
         for arrays, label in zip(self.whole, self.labels, strict=True):
-            named = _by_input(arrays, session, label)
+            named = by_input(arrays, session.inputs, label, session.overridable)
             if self.stacked:
                 yield from _cut(named, session, label)
             else:
@@ -75,38 +74,11 @@ def load_user_data(path: str | Path) -> UserData:
 
 
 def _read(file: Path) -> dict[str, Array]:
-    try:
-        loaded = np.load(file, allow_pickle=False)
-        arrays = {"": loaded} if isinstance(loaded, np.ndarray) else dict(loaded)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
-        raise UsageError(
-            f"cannot read '{file}' as numpy data: {error}", "save it with numpy.savez"
-        ) from None
-    found = {name: array for name, array in arrays.items() if name not in IGNORED}
+    found = read_arrays(file)
     for name, array in found.items():
         if array.dtype.kind == "f" and array.size and np.isnan(array).all():
             raise UsageError(f"'{name or file.name}' in '{file}' holds nothing but NaN")
     return found
-
-
-def _by_input(arrays: dict[str, Array], session: Session, label: str) -> dict[str, Array]:
-    wanted = [port.name for port in session.inputs]
-    if "" in arrays or (len(wanted) == 1 and len(arrays) == 1 and wanted[0] not in arrays):
-        if len(wanted) == 1 and "" in arrays:
-            return {wanted[0]: arrays[""]}
-    allowed = {*wanted, *(port.name for port in session.overridable)}
-    missing = [name for name in wanted if name not in arrays]
-    unknown = [name or "(unnamed)" for name in arrays if name not in allowed]
-    if missing or unknown:
-        raise UsageError(
-            f"'{label}' holds {_list(list(arrays))}, but the model's inputs are {_list(wanted)}",
-            "name the arrays after the inputs",
-        )
-    return arrays
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(f"'{name or '(unnamed)'}'" for name in names) or "nothing"
 
 
 def _check(port: Port, array: Array, label: str, dims: Any) -> None:
@@ -115,24 +87,18 @@ def _check(port: Port, array: Array, label: str, dims: Any) -> None:
     wanted = port.dtype
     if array.dtype != wanted and not (wanted == np.dtype(object) and array.dtype.kind in "US"):
         raise UsageError(f"'{port.name}' in '{label}' is {array.dtype}, but {expected}")
-    fits = dims is None or (
-        len(dims) == array.ndim
-        and all(not isinstance(d, int) or d == s for d, s in zip(dims, array.shape, strict=True))
-    )
-    if not fits:
-        shape = "x".join(map(str, array.shape)) or "a scalar"
+    if not fits(array.shape, dims):
+        shape = shape_text(array.shape)
         raise UsageError(f"'{port.name}' in '{label}' is {shape}, but {expected}")
 
 
 def _cut(arrays: dict[str, Array], session: Session, label: str) -> Iterator[dict[str, Any]]:
     """Batches of the model's own batch size; of one sample where that is open."""
-    counts = {array.shape[0] if array.ndim else 0 for array in arrays.values()}
-    if len(counts) != 1:
-        raise UsageError(f"the arrays in '{label}' hold different numbers of samples: {counts}")
+    count = sample_count(arrays, label)
     ports = {port.name: port for port in (*session.inputs, *session.overridable)}
     fixed = {port.dims[0] for port in session.inputs if port.dims and isinstance(port.dims[0], int)}
     size = max(fixed) if fixed else 1
-    total = min(counts.pop(), max(MOST_SAMPLES, size))
+    total = min(count, max(MOST_SAMPLES, size))
     for name, array in arrays.items():
         dims = ports[name].dims
         open_batch = None if dims is None else (None, *dims[1:])

@@ -47,7 +47,7 @@ def follow(node: Node, t: Tracker) -> None:
         return
     known = node.is_standard or (node.domain == "com.microsoft" and node.op in _FOLLOWED_CONTRIB)
     function = FOLLOW.get(node.op) if known else None
-    if function is None:
+    if function is None or not all(map(t.is_known, node.inputs)):
         _pin_unknown(node, t)
         return
     function(node, t)

@@ -45,7 +45,7 @@ def unknown(operands: list[Value], output: Value, t: Tracker) -> list[Axis]:
 def like_first(node: Node, t: Tracker) -> None:
     """The first input decides; the others are scalars (Clip, Dropout, CumSum, casts)."""
     for value in node.inputs[1:]:
-        if not value.omitted:
+        if not value.omitted and node.op != "CastLike":  # that reads a type alone
             t.pin_value(value, f"{node.label()} reads '{value.name}' as a parameter")
     for output in node.outputs:
         if not output.omitted:

@@ -37,7 +37,7 @@ def concat(node: Node, t: Tracker) -> None:
 def split(node: Node, t: Tracker) -> None:
     data = node.inputs[0]
     axes = t.axes(data)
-    along = int(node.attr("axis") or 0) % len(axes)
+    along = int(node.attr("axis") or 0) % max(len(axes), 1)
     start = 0
     for output in node.outputs:
         shape = t.shape(output)
@@ -77,9 +77,9 @@ def _slices(node: Node, t: Tracker) -> dict[int, slice] | None:
     """What Slice takes of each axis; None if that depends on data."""
     rank = len(t.axes(node.inputs[0]))
     if node.opset < 10:
-        starts, ends = node.attr("starts"), node.attr("ends")
-        axes = node.attr("axes") or list(range(len(starts)))
-        steps = [1] * len(starts)
+        starts, ends = np.array(node.attr("starts")), np.array(node.attr("ends"))
+        axes = list(node.attr("axes") or range(len(starts)))
+        steps = np.ones(len(starts), np.int64)
     else:
         found = [None if v.omitted else t.integers(v) for v in node.inputs[1:]]
         if any(a is None and not v.omitted for a, v in zip(found, node.inputs[1:], strict=True)):
@@ -89,8 +89,9 @@ def _slices(node: Node, t: Tracker) -> dict[int, slice] | None:
             return None
         given_axes = found[2] if len(found) > 2 else None
         given_steps = found[3] if len(found) > 3 else None
-        axes = range(len(starts)) if given_axes is None else given_axes
-        steps = [1] * len(starts) if given_steps is None else given_steps
+        listed = range(len(starts)) if given_axes is None else given_axes
+        axes = [int(a) for a in listed]
+        steps = np.ones(len(starts), np.int64) if given_steps is None else given_steps
     return {
         int(a) % rank: _slice(int(b), int(e), int(s))
         for a, b, e, s in zip(axes, starts, ends, steps, strict=True)
@@ -213,7 +214,7 @@ def adjust_pad(node: Node, cut: Cut) -> None:
 def gather(node: Node, t: Tracker) -> None:
     data, picks = node.inputs[0], node.inputs[1]
     axes = t.axes(data)
-    along = int(node.attr("axis") or 0) % len(axes)
+    along = int(node.attr("axis") or 0) % max(len(axes), 1)
     rank = t.rank(picks)
     numbers = t.integers(picks)
     label = axes[along]

@@ -10,7 +10,7 @@ from onnxopt.graph import Array, Node, Value
 from onnxopt.pruning.atoms import Axis, IntArray
 from onnxopt.pruning.cut import Cut, replace_input
 from onnxopt.pruning.follow.elementwise import unknown
-from onnxopt.pruning.follow.sizes import FromShape, entries
+from onnxopt.pruning.follow.sizes import Entry, FromShape, entries
 from onnxopt.pruning.tracker import Tracker, is_labelled
 
 
@@ -26,7 +26,7 @@ def reshape(node: Node, t: Tracker) -> None:
         _follow_part(node, t, sources, targets, labels)
     t.set(output, labels)
     if node.op == "Reshape":
-        _check_target(node, t, labels)
+        _check_target(node, 1, t, labels)
 
 
 def regrouped(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -60,7 +60,9 @@ def _follow_part(
 ) -> None:
     data, output = node.inputs[0], node.outputs[0]
     old, new = t.shape(data) or (), t.shape(output) or ()
-    own = t.axes(data)
+    own = list(t.axes(data))
+    if sum(is_labelled(own[source]) for source in sources) > 1:
+        _give_way(node, t, own, sources)
     if len(sources) == 1 and len(targets) == 1:
         labels[targets[0]] = own[sources[0]]
         return
@@ -85,6 +87,15 @@ def _follow_part(
         labels[targets[place]] = np.moveaxis(full, place, -1).reshape(-1, shape[place])[0]
 
 
+def _give_way(node: Node, t: Tracker, own: list[Axis], sources: list[int]) -> None:
+    """Where axes are merged, those whose indices are all alike leave the choice to others."""
+    why = f"{node.label()} merges this axis with another"
+    for source in sources:
+        if is_labelled(own[source]) and t.is_free(own[source]):
+            t.pin(own[source], why)
+            own[source] = why
+
+
 def _place(node: Node, t: Tracker, full: IntArray, targets: list[int]) -> int:
     """On which of the new axes the atoms are; where on several, whole slices of one are joined.
 
@@ -104,60 +115,64 @@ def _varies(full: IntArray, axis: int) -> bool:
     return bool((full != full.take([0], axis)).any())
 
 
-def _check_target(node: Node, t: Tracker, labels: list[Axis]) -> None:
+def _check_target(node: Node, place: int, t: Tracker, labels: list[Axis]) -> None:
     """A target that is computed must be one that follows, or that can be made to follow."""
-    if node.inputs[1].array is not None:
+    if node.inputs[place].array is not None:
         return
-    found = entries(node.inputs[1], t)
+    found = entries(node.inputs[place], t)
     for axis, label in enumerate(labels):
         if not is_labelled(label):
             continue
-        entry = found[axis] if found is not None and axis < len(found) else None
+        entry = None if found is None else _aligned(found, axis, len(labels))
         if isinstance(entry, FromShape) and is_labelled(t.axes(entry.value)[entry.axis]):
             t.unite(t.axes(entry.value)[entry.axis], label)
         elif not isinstance(entry, int):
             t.pin(label, f"{node.label()} computes its target")
 
 
+def _aligned(numbers: list[Entry], axis: int, rank: int) -> Entry:
+    """The entry for an axis of the output: a target of Expand may be shorter than its output."""
+    place = axis - (rank - len(numbers))
+    return numbers[place] if place >= 0 else 1
+
+
 def adjust_target(node: Node, cut: Cut) -> None:
     """New sizes in the target of Reshape or Expand; -1 and copies follow by themselves."""
+    place = 0 if node.op == "ConstantOfShape" else 1
     output = node.outputs[0]
     changes = {axis: int(stays.sum()) for axis, stays in cut.cuts(output)}
-    if not changes or len(node.inputs) < 2:
+    if not changes or len(node.inputs) <= place:
         return
-    target = node.inputs[1]
-    if target.array is not None:
-        made = np.array(target.array, np.int64)
-        for axis, size in changes.items():
-            if made[axis] > 0:
-                made[axis] = size
-        replace_input(node, 1, made)
-        return
-    found = entries(target, cut.tracker) or []
+    target = node.inputs[place]
     old = cut.tracker.shape(output) or ()
-    change = np.zeros(len(old), np.int64)
+    found = entries(target, cut.tracker) or []
+    change = np.zeros(len(found), np.int64)
     for axis, size in changes.items():
-        entry = found[axis] if axis < len(found) else None
-        if isinstance(entry, int) and entry > 0:
-            change[axis] = size - old[axis]
-    if change.any():
-        _add(node, change)
+        if _aligned(found, axis, len(old)) == old[axis]:
+            change[axis - (len(old) - len(found))] = size - old[axis]
+    if not change.any():
+        return
+    if target.array is not None:
+        replace_input(node, place, np.array(target.array, np.int64) + change)
+    else:
+        _add(node, place, change)
 
 
-def _add(node: Node, change: Array) -> None:
+def _add(node: Node, place: int, change: Array) -> None:
     """Correct the numbers in a target that is computed when the model runs."""
     graph = node.graph
     assert graph is not None
-    made = graph.new_value(f"{node.inputs[1].name}_kept")
-    addend = graph.add_initializer(change, f"{node.inputs[1].name}_change")
-    adding = Node("Add", [node.inputs[1], addend], [made], opset=node.opset)
+    target = node.inputs[place]
+    made = graph.new_value(f"{target.name}_kept")
+    addend = graph.add_initializer(change, f"{target.name}_change")
+    adding = Node("Add", [target, addend], [made], opset=graph.opsets.get("", node.opset))
     adding.graph = graph
     graph.nodes.insert(graph.nodes.index(node), adding)
-    node.inputs[1] = made
+    node.inputs[place] = made
 
 
 def expand(node: Node, t: Tracker) -> None:
-    """Broadcast to a target; axes that are repeated or new cannot be cut."""
+    """Broadcast to a target; what is repeated has as many indices as anyone wants."""
     data, output = node.inputs[0], node.outputs[0]
     old, new = t.shape(data), t.shape(output)
     if old is None or new is None:
@@ -169,9 +184,20 @@ def expand(node: Node, t: Tracker) -> None:
     for axis, size in enumerate(new):
         place = axis - missing
         same = place >= 0 and old[place] == size
-        labels.append(own[place] if same else f"{node.label()} repeats along this axis")
+        labels.append(own[place] if same else t.repeated(size))
     t.set(output, labels)
-    _check_target(node, t, labels)
+    _check_target(node, 1, t, labels)
+
+
+def constant_of_shape(node: Node, t: Tracker) -> None:
+    output = node.outputs[0]
+    shape = t.shape(output)
+    if shape is None:
+        t.set(output, unknown([], output, t))
+        return
+    labels: list[Axis] = [t.repeated(size) for size in shape]
+    t.set(output, labels)
+    _check_target(node, 0, t, labels)
 
 
 def tile(node: Node, t: Tracker) -> None:
@@ -227,9 +253,10 @@ def _same(node: Node, t: Tracker) -> None:
 FOLLOW = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
     "Expand": expand,
+    "ConstantOfShape": constant_of_shape,
     "Tile": tile,
     "DepthToSpace": depth_to_space,
     "SpaceToDepth": space_to_depth,
 }
 
-ADJUST = {"Reshape": adjust_target, "Expand": adjust_target}
+ADJUST = dict.fromkeys(("Reshape", "Expand", "ConstantOfShape"), adjust_target)

@@ -26,6 +26,9 @@ CARRIERS = frozenset(
 )
 """Operators that hand entries on."""
 
+TARGETS = {"Reshape": 1, "Expand": 1, "ConstantOfShape": 0}
+"""Where operators read the shape that they make."""
+
 
 def entries(value: Value, t: Tracker) -> list[Entry] | None:
     """One entry for each element of an integer scalar or vector; None for anything else."""
@@ -80,7 +83,7 @@ def _read_as_data(node: Node, t: Tracker) -> Iterator[tuple[Value, int]]:
         yield from ((node.inputs[0], axis) for axis in range(t.rank(node.inputs[0]) or 0))
     for place, value in enumerate(node.inputs):
         carried = node.op in CARRIERS and (place == 0 or node.op == "Concat")
-        is_target = place == 1 and node.op in ("Reshape", "Expand")
+        is_target = place == TARGETS.get(node.op)
         if carried or is_target or value.array is not None:
             continue
         if value.name in t.instance.integers:

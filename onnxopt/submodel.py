@@ -29,7 +29,9 @@ def submodel(
     graph.name = proto.graph.name or "graph"
     graph.node.extend(nodes)
     graph.input.extend(
-        onnx.helper.make_tensor_value_info(name, kind, None) for name, kind in given.items()
+        onnx.helper.make_tensor_value_info(name, kind, None)
+        for name, kind in given.items()
+        if name in needed
     )
     graph.input.extend(i for i in proto.graph.input if i.name in needed and i.name not in given)
     graph.initializer.extend(

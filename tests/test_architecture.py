@@ -19,6 +19,7 @@ MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"
 DOORS = {
     "onnx_graphsurgeon": ("graph.py",),
     "onnxruntime": ("runtime.py",),
+    "PIL": ("calibration/images.py", "calibration/preprocess.py"),
     "typer": ("cli/",),
     "rich": ("cli/", "report/"),
 }
@@ -26,8 +27,10 @@ DOORS = {
 LAYERS: dict[str, tuple[str, ...]] = {
     "cli": ("cli/", "__main__.py"),
     "report": ("report/",),
+    "prune": ("pruning/prune.py",),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),
+    "pruning": ("pruning/",),
     "verification": ("verification/",),
 }
 """Higher before lower. Whatever is in no layer is below them all."""

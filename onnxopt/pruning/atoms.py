@@ -18,11 +18,13 @@ class Atoms:
         self._parent: list[int] = []
         self._pinned: dict[int, str] = {}
         self._changed: dict[int, str] = {}
+        self._table: IntArray | None = None  # of roots, until something is joined
 
     def fresh(self, count: int) -> IntArray:
         """New atoms that nothing is known of."""
         start = len(self._parent)
         self._parent.extend(range(start, start + count))
+        self._table = None
         return np.arange(start, start + count, dtype=np.int64)
 
     def root(self, atom: int) -> int:
@@ -34,10 +36,14 @@ class Atoms:
         return atom
 
     def roots(self, atoms: IntArray) -> IntArray:
-        found = np.empty(atoms.size, np.int64)
-        found[:] = [self.root(int(a)) for a in atoms.flat]
-        shaped: IntArray = found.reshape(atoms.shape)
-        return shaped
+        """The root of each atom of an array."""
+        if self._table is None:
+            table = np.array(self._parent, np.int64)
+            while not np.array_equal(table, higher := table[table]):
+                table = higher
+            self._table = table
+        found: IntArray = self._table[atoms]
+        return found
 
     def join(self, first: IntArray, second: IntArray) -> None:
         """Join atom by atom two arrays of the same length."""
@@ -55,6 +61,7 @@ class Atoms:
             return
         a, b = min(a, b), max(a, b)
         self._parent[b] = a
+        self._table = None
         for notes in (self._pinned, self._changed):
             if b in notes:
                 notes.setdefault(a, notes.pop(b))

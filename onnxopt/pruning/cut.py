@@ -21,16 +21,16 @@ class Cut:
 
     def __init__(self, tracker: Tracker, dead: Iterable[int]) -> None:
         self.tracker = tracker
-        self._dead = frozenset(dead)
+        self._gone = np.array(sorted(set(dead)), np.int64)
 
     def kept(self, value: Value, axis: int) -> Array | None:
         """For each index whether it stays; None if all do."""
         axes = self.tracker.labels.get(value)
-        if axes is None or isinstance(axes[axis], str) or not self._dead:
+        if axes is None or isinstance(axes[axis], str) or not len(self._gone):
             return None
         atoms = axes[axis]
         assert isinstance(atoms, np.ndarray)
-        stays = np.array([self.tracker.atoms.root(int(a)) not in self._dead for a in atoms], bool)
+        stays = np.isin(self.tracker.atoms.roots(atoms), self._gone, invert=True)
         return None if stays.all() else stays
 
     def size(self, value: Value, axis: int) -> int | None:
@@ -51,6 +51,17 @@ def replace_input(node: Node, index: int, array: Array) -> None:
     assert graph is not None
     old = node.inputs[index]
     node.inputs[index] = graph.add_initializer(array, f"{old.name}_kept")
+
+
+def set_input(node: Node, index: int, array: Array, name: str) -> None:
+    """Give the node a constant as its last input, which it may have had or not."""
+    graph = node.graph
+    assert graph is not None
+    made = graph.add_initializer(array, name)
+    if index < len(node.inputs):
+        node.inputs[index] = made
+    else:
+        node.inputs.append(made)
 
 
 def sliced(array: Array, cuts: Iterable[tuple[int, Array]]) -> Array:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 
@@ -33,6 +33,8 @@ class Tracker:
         roles: what the axes of weights are for, in the order of the nodes.
         lookahead: whether an axis of a value becomes the batch axis of a product, by
             `follow.heads`; set by the analysis.
+        reading: the node that is being followed.
+        followed: nodes whose operator is known; only they are adjusted to a cut.
     """
 
     instance: Instance
@@ -40,6 +42,8 @@ class Tracker:
     roles: list[Role] = field(default_factory=list)
     labels: dict[Value, list[Axis]] = field(default_factory=dict)
     lookahead: Callable[[Value, int], bool] = lambda value, axis: False
+    reading: Node | None = None
+    followed: set[Node] = field(default_factory=set)
 
     def shape(self, value: Value) -> tuple[int, ...] | None:
         return self.instance.shape(value)
@@ -50,10 +54,8 @@ class Tracker:
 
     def is_known(self, value: Value) -> bool:
         """Its rank is known; then so are its labels. What is omitted does not matter."""
-        return (
-            value.omitted
-            or (rank := self.rank(value)) is not None
-            and rank == len(self.axes(value))
+        return value.omitted or (
+            (rank := self.rank(value)) is not None and rank == len(self._axes(value))
         )
 
     def integers(self, value: Value) -> Array | None:
@@ -65,10 +67,18 @@ class Tracker:
     sized: set[Value] = field(default_factory=set)
     """Values computed from shapes and constants alone."""
 
+    entries: dict[Value, list[Any] | None] = field(default_factory=dict)
+    """What `follow.sizes` found out about integer values."""
+
     _alike: set[int] = field(default_factory=set)
+    _looked_at: set[tuple[Node | None, Value]] = field(default_factory=set)
 
     def axes(self, value: Value) -> list[Axis]:
         """Its labels. A constant gets atoms of its own when it is first seen."""
+        self._looked_at.add((self.reading, value))
+        return self._axes(value)
+
+    def _axes(self, value: Value) -> list[Axis]:
         found = self.labels.get(value)
         if found is None:
             found = self.labels[value] = self._first(value)
@@ -80,11 +90,17 @@ class Tracker:
             if value.overridable:
                 why = f"callers may override the initializer '{value.name}' (--freeze-inputs)"
                 return [why] * len(shape)
+            if value.is_sparse:
+                return [f"the initializer '{value.name}' is sparse"] * len(shape)
             return [self.atoms.fresh(d) for d in shape]
         graph = value.graph
         inside = graph is not None and graph.parent is not None
         what = "is an input of a loop body" if inside else "is an input of the model"
         return [f"'{value.name}' {what}"] * len(shape)
+
+    def is_parameter(self, node: Node, value: Value) -> bool:
+        """The node reads a labelled value without any regard for its labels."""
+        return value in self.labels and (node, value) not in self._looked_at
 
     def set(self, value: Value, axes: Sequence[Axis]) -> None:
         self.labels[value] = list(axes)

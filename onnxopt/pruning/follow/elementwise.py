@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from onnxopt.graph import Node, Value
 from onnxopt.pruning.atoms import Axis
+from onnxopt.pruning.cut import Cut
 from onnxopt.pruning.tracker import Tracker
 
 
@@ -26,12 +29,17 @@ def broadcast_axes(operands: list[Value], output: Value, t: Tracker) -> list[Axi
         for value in operands:
             own = shapes[value] or ()
             place = axis - (len(shape) - len(own))
-            if place < 0 or own[place] != size:
+            if place < 0 or (own[place] != size and not _is_open(value, place)):
                 continue  # it is repeated along this axis
             found = t.axes(value)[place]
             label = found if label is None else t.unite(label, found)
         result.append("no input has this axis" if label is None else label)
     return result
+
+
+def _is_open(value: Value, axis: int) -> bool:
+    """That it has one index there was so in one run only."""
+    return value.shape is not None and not isinstance(value.shape[axis], int)
 
 
 def unknown(operands: list[Value], output: Value, t: Tracker) -> list[Axis]:
@@ -44,37 +52,9 @@ def unknown(operands: list[Value], output: Value, t: Tracker) -> list[Axis]:
 
 def like_first(node: Node, t: Tracker) -> None:
     """The first input decides; the others are scalars (Clip, Dropout, CumSum, casts)."""
-    for value in node.inputs[1:]:
-        if not value.omitted and node.op != "CastLike":  # that reads a type alone
-            t.pin_value(value, f"{node.label()} reads '{value.name}' as a parameter")
     for output in node.outputs:
         if not output.omitted:
             t.set(output, t.axes(node.inputs[0]))
-
-
-def quantize(node: Node, t: Tracker) -> None:
-    """Scales and zero points are one number, or one for each index of an axis."""
-    data = node.inputs[0]
-    axes = t.axes(data)
-    for value in node.inputs[1:3]:
-        if value.omitted:
-            continue
-        shape = t.shape(value) or ()
-        if len(shape) == 1 and shape[0] > 1:
-            axis = int(node.attr("axis")) % len(axes)
-            t.unite(axes[axis], t.axes(value)[0])
-        elif len(shape) > 1:
-            t.pin_value(data, f"{node.label()} quantizes in blocks")
-            t.pin_value(value, f"{node.label()} quantizes in blocks")
-    t.set(node.outputs[0], axes)
-
-
-def dynamic_quantize(node: Node, t: Tracker) -> None:
-    for axis in t.axes(node.inputs[0]):
-        t.atoms.mark_changed(axis, f"{node.label()} takes its scale from all channels")
-    t.set(node.outputs[0], t.axes(node.inputs[0]))
-    for output in node.outputs[1:]:
-        t.set(output, [])
 
 
 _BROADCASTING = (
@@ -88,6 +68,6 @@ _BROADCASTING = (
 FOLLOW = {
     **dict.fromkeys(_BROADCASTING.split(), broadcast),
     **dict.fromkeys(("Clip", "Dropout", "CastLike"), like_first),
-    **dict.fromkeys(("QuantizeLinear", "DequantizeLinear"), quantize),
-    "DynamicQuantizeLinear": dynamic_quantize,
 }
+
+ADJUST: dict[str, Callable[[Node, Cut], None]] = {}

@@ -16,12 +16,16 @@ Follow = Callable[[Node, Tracker], None]
 
 
 class _Scout(Tracker):
-    """Follows one axis alone: whatever meets it gives way."""
+    """Follows one axis alone, whose atoms are the first: whatever meets it gives way."""
 
     def unite(self, first: Axis, second: Axis) -> Axis:
-        if isinstance(first, str) or (not is_labelled(first) and is_labelled(second)):
-            return second
-        return first
+        return second if self.is_own(second) and not self.is_own(first) else first
+
+    def is_own(self, axis: Axis) -> bool:
+        """It holds indices of the axis that is followed."""
+        return is_labelled(axis) and bool((axis < self.size).any())  # type: ignore[operator]
+
+    size: int = 0
 
 
 def runs_as_batch(
@@ -32,6 +36,7 @@ def runs_as_batch(
     size = (tracker.shape(value) or ())[axis]
     labels: list[Axis] = ["not looked at"] * (tracker.rank(value) or 0)
     labels[axis] = scout.atoms.fresh(size)
+    scout.size = size
     scout.set(value, labels)
     queue: list[tuple[int, int]] = []
     nodes = {place: node for node, place in order.items()}
@@ -48,8 +53,21 @@ def runs_as_batch(
             return verdict
         follow(node, scout)
         for output in node.outputs:
-            if any(is_labelled(label) for label in scout.labels.get(output, ())):
+            if any(scout.is_own(label) for label in scout.labels.get(output, ())):
                 _push(output, order, queue)
+    return False
+
+
+def _has_statistics(node: Node, scout: _Scout) -> bool:
+    """They are taken over the axis behind it, as over the channels of each group."""
+    data, given = node.inputs[0], node.input(1)
+    chosen = node.attr("axes") if given is None else given.array
+    labels = scout.labels.get(data) or []
+    reduced = {int(a) % len(labels) for a in chosen} if chosen is not None and labels else set()
+    for axis, label in enumerate(labels):
+        if not isinstance(label, str) and scout.is_own(label):
+            is_whole = len(set(label.tolist())) == len(label)
+            return is_whole and axis not in reduced and axis + 1 in reduced
     return False
 
 
@@ -59,17 +77,19 @@ def _push(value: Value, order: dict[Node, int], queue: list[tuple[int, int]]) ->
             heappush(queue, (order[consumer], 0))
 
 
-def _verdict(node: Node, scout: Tracker) -> bool | None:
+def _verdict(node: Node, scout: _Scout) -> bool | None:
     """None where nothing is decided yet."""
     if node.op == "InstanceNormalization":
-        return is_labelled(scout.axes(node.inputs[0])[1])
+        return scout.is_own(scout.axes(node.inputs[0])[1])
+    if node.op.startswith("Reduce") and _has_statistics(node, scout):
+        return True
     if node.op == "Attention" and scout.rank(node.inputs[0]) == 4:
-        return any(is_labelled(scout.axes(v)[1]) for v in node.inputs[:3])
+        return any(scout.is_own(scout.axes(v)[1]) for v in node.inputs[:3])
     if node.op == "MatMul":
         for value in node.inputs:
             labels = scout.labels.get(value)
             if labels is not None and value.array is None:
-                places = [i for i, label in enumerate(labels) if is_labelled(label)]
+                places = [i for i, label in enumerate(labels) if scout.is_own(label)]
                 if places:
                     other = node.inputs[1] if value is node.inputs[0] else node.inputs[0]
                     return other.array is None and max(places) < len(labels) - 2
@@ -78,6 +98,6 @@ def _verdict(node: Node, scout: Tracker) -> bool | None:
         for term, value in zip(terms, node.inputs, strict=False):
             labels = scout.labels.get(value) or []
             for letter, label in zip(term, labels, strict=False):
-                if is_labelled(label):
+                if scout.is_own(label):
                     return all(letter in other for other in terms)
     return None

@@ -5,6 +5,7 @@ from __future__ import annotations
 from onnxopt.graph import Node
 from onnxopt.pruning.atoms import Axis
 from onnxopt.pruning.cut import Cut
+from onnxopt.pruning.follow.elementwise import broadcast_axes
 from onnxopt.pruning.tracker import Tracker, is_labelled
 
 
@@ -30,7 +31,7 @@ def over_last_axes(node: Node, t: Tracker) -> None:
     axes = list(t.axes(data))
     count = 2 if node.op.startswith("Skip") else 1
     if count == 2:
-        axes = [t.unite(a, b) for a, b in zip(axes, t.axes(node.inputs[1]), strict=True)]
+        axes = broadcast_axes(node.inputs[:2], node.outputs[0], t)
     start = int(node.attr("axis") if node.attr("axis") is not None else -1) % len(axes)
     for axis in axes[start:]:
         t.atoms.mark_changed(axis, f"{node.label()} normalizes over this axis")
@@ -92,6 +93,10 @@ def over_channels(node: Node, t: Tracker) -> None:
     t.set(node.outputs[0], axes)
 
 
+SUMS = frozenset(("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare"))
+"""Zeros do not change these: see `follow.silence`."""
+
+
 def reduce(node: Node, t: Tracker) -> None:
     """Sums and means over a cut axis change; sizes and places of others do not."""
     data = node.inputs[0]
@@ -116,7 +121,7 @@ def _reduced(node: Node, t: Tracker, axes: list[Axis], reduced: set[int], keep: 
         if axis not in reduced:
             labels.append(label)
             continue
-        if is_labelled(label):
+        if is_labelled(label) and node.op not in SUMS:
             t.atoms.mark_changed(label, f"{node.label()} reduces over this axis")
         if keep:
             labels.append(f"{node.label()} reduces over this axis")

@@ -67,7 +67,7 @@ def _pin_spatial(node: Node, t: Tracker, axes: list[Axis]) -> None:
 
 
 def adjust_convolution(node: Node, cut: Cut) -> None:
-    """`group` follows the channels and the width of a group. Runs after weights were cut."""
+    """`group` follows the channels and the width of a group."""
     group = int(node.attr("group") or 1)
     if group == 1:
         return
@@ -75,9 +75,8 @@ def adjust_convolution(node: Node, cut: Cut) -> None:
     channels = cut.size(x, 1)
     if channels is None:
         return
-    width = w.shape[1] if w.shape is not None else 1
-    kept = cut.size(w, 1)
-    node.attrs["group"] = channels // int(kept if kept is not None else width)
+    width, kept = (cut.tracker.shape(w) or (0, 1))[1], cut.size(w, 1)
+    node.attrs["group"] = channels // (width if kept is None else kept)
 
 
 def transposed_convolution(node: Node, t: Tracker) -> None:
@@ -180,17 +179,23 @@ def _batch(node: Node, t: Tracker, left: Value, right: Value, shape: tuple[int, 
 
 
 def _per_column(node: Node, t: Tracker, result: list[Axis]) -> None:
-    """Scales and zero points of quantized weights, one for each column."""
-    places = {"QLinearMatMul": (4, 5), "MatMulInteger": (3,)}.get(node.op, ())
-    for place in places:
+    """Scales and zero points of quantized weights, one for each column; of others only one."""
+    columns = {"QLinearMatMul": (4, 5), "MatMulInteger": (3,)}.get(node.op, ())
+    others = {"QLinearMatMul": (1, 2, 6, 7), "MatMulInteger": (2,)}.get(node.op, ())
+    for place in (*columns, *others):
         value = node.input(place)
-        if value is not None and (t.shape(value) or (1,))[-1] > 1:
+        if value is None or (t.shape(value) or (1,))[-1] == 1:
+            continue
+        if place in columns:
             t.unite(result[-1], t.axes(value)[-1])
+        else:
+            t.pin_value(value, why := f"{node.label()} quantizes row by row")
+            t.pin(result[-2], why)
 
 
 def einsum(node: Node, t: Tracker) -> None:
     """Axes with the same letter are one."""
-    equation = str(node.attr("equation")).replace(" ", "")
+    equation = einsum_equation(node)
     operands = [value for value in node.inputs if not value.omitted]
     if not re.fullmatch(r"[A-Za-z]+(,[A-Za-z]+)*->[A-Za-z]*", equation):
         why = f"{node.label()} has an equation that is not followed"
@@ -207,6 +212,15 @@ def einsum(node: Node, t: Tracker) -> None:
         for place, letter in enumerate(term):
             t.role(node, value, place, "out" if letter in result else "in")
     t.set(node.outputs[0], [letters[letter] for letter in result])
+
+
+def einsum_equation(node: Node) -> str:
+    """With the letters of the result, which may be left out."""
+    equation = str(node.attr("equation")).replace(" ", "")
+    if "->" in equation or "." in equation:
+        return equation
+    once = sorted(c for c in set(equation) if c != "," and equation.count(c) == 1)
+    return f"{equation}->{''.join(once)}"
 
 
 FOLLOW = {

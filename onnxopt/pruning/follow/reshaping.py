@@ -6,11 +6,11 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from onnxopt.graph import Array, Node, Value
+from onnxopt.graph import Node
 from onnxopt.pruning.atoms import Axis, IntArray
-from onnxopt.pruning.cut import Cut, replace_input
+from onnxopt.pruning.cut import Cut, replace_input, set_input
 from onnxopt.pruning.follow.elementwise import unknown
-from onnxopt.pruning.follow.sizes import Entry, FromShape, entries
+from onnxopt.pruning.follow.sizes import adjust_target, check_target
 from onnxopt.pruning.tracker import Tracker, is_labelled
 
 
@@ -25,8 +25,8 @@ def reshape(node: Node, t: Tracker) -> None:
     for sources, targets in regrouped(old, new):
         _follow_part(node, t, sources, targets, labels)
     t.set(output, labels)
-    if node.op == "Reshape":
-        _check_target(node, 1, t, labels)
+    if node.op == "Reshape" and len(node.inputs) > 1:
+        check_target(node, 1, t, _aligned(node, t))
 
 
 def regrouped(old: Sequence[int], new: Sequence[int]) -> Iterator[tuple[list[int], list[int]]]:
@@ -79,7 +79,7 @@ def _follow_part(
         view = [1] * len(sources)
         view[position] = len(label)
         full = np.broadcast_to(label.reshape(view), [old[i] for i in sources]).reshape(shape)
-        place = _place(node, t, full, targets)
+        place = spread_on(node, t, full, targets)
         if not isinstance(labels[targets[place]], str):
             why = f"{node.label()} merges two axes that could both be cut"
             t.pin(label, why)
@@ -96,7 +96,7 @@ def _give_way(node: Node, t: Tracker, own: list[Axis], sources: list[int]) -> No
             own[source] = why
 
 
-def _place(node: Node, t: Tracker, full: IntArray, targets: list[int]) -> int:
+def spread_on(node: Node, t: Tracker, full: IntArray, targets: list[int]) -> int:
     """On which of the new axes the atoms are; where on several, whole slices of one are joined.
 
     Slices of an axis that a product runs over as a batch are heads; without such an axis, that
@@ -115,60 +115,49 @@ def _varies(full: IntArray, axis: int) -> bool:
     return bool((full != full.take([0], axis)).any())
 
 
-def _check_target(node: Node, place: int, t: Tracker, labels: list[Axis]) -> None:
-    """A target that is computed must be one that follows, or that can be made to follow."""
-    if node.inputs[place].array is not None:
-        return
-    found = entries(node.inputs[place], t)
-    for axis, label in enumerate(labels):
-        if not is_labelled(label):
-            continue
-        entry = None if found is None else _aligned(found, axis, len(labels))
-        if isinstance(entry, FromShape) and is_labelled(t.axes(entry.value)[entry.axis]):
-            t.unite(t.axes(entry.value)[entry.axis], label)
-        elif not isinstance(entry, int):
-            t.pin(label, f"{node.label()} computes its target")
+def _aligned(node: Node, t: Tracker) -> list[tuple[int, int]]:
+    """Axes of the output with their places in the target, which Expand may have shorter."""
+    rank = len(t.axes(node.outputs[0]))
+    target = node.inputs[0 if node.op == "ConstantOfShape" else 1]
+    length = sum(t.shape(target) or (rank,))
+    return [(axis, axis - (rank - length)) for axis in range(rank)]
 
 
-def _aligned(numbers: list[Entry], axis: int, rank: int) -> Entry:
-    """The entry for an axis of the output: a target of Expand may be shorter than its output."""
-    place = axis - (rank - len(numbers))
-    return numbers[place] if place >= 0 else 1
-
-
-def adjust_target(node: Node, cut: Cut) -> None:
-    """New sizes in the target of Reshape or Expand; -1 and copies follow by themselves."""
+def adjust_reshape(node: Node, cut: Cut) -> None:
+    """New sizes in the target of Reshape or Expand, and numbers where it would copy another."""
     place = 0 if node.op == "ConstantOfShape" else 1
-    output = node.outputs[0]
-    changes = {axis: int(stays.sum()) for axis, stays in cut.cuts(output)}
-    if not changes or len(node.inputs) <= place:
+    if len(node.inputs) <= place:  # before opset 5 the target is an attribute
         return
-    target = node.inputs[place]
-    old = cut.tracker.shape(output) or ()
-    found = entries(target, cut.tracker) or []
-    change = np.zeros(len(found), np.int64)
-    for axis, size in changes.items():
-        if _aligned(found, axis, len(old)) == old[axis]:
-            change[axis - (len(old) - len(found))] = size - old[axis]
-    if not change.any():
-        return
-    if target.array is not None:
-        replace_input(node, place, np.array(target.array, np.int64) + change)
-    else:
-        _add(node, place, change)
+    if node.op == "Reshape" and node.inputs[place].array is not None:
+        _spell_out_copies(node, cut)
+    adjust_target(node, place, cut, _aligned(node, cut.tracker))
 
 
-def _add(node: Node, place: int, change: Array) -> None:
-    """Correct the numbers in a target that is computed when the model runs."""
-    graph = node.graph
-    assert graph is not None
-    target = node.inputs[place]
-    made = graph.new_value(f"{target.name}_kept")
-    addend = graph.add_initializer(change, f"{target.name}_change")
-    adding = Node("Add", [target, addend], [made], opset=graph.opsets.get("", node.opset))
-    adding.graph = graph
-    graph.nodes.insert(graph.nodes.index(node), adding)
-    node.inputs[place] = made
+def _spell_out_copies(node: Node, cut: Cut) -> None:
+    """0 copies the size at the same place of the input, which may lose other indices."""
+    target = node.inputs[1].array
+    assert target is not None
+    made = np.array(target).ravel()
+    shape = cut.tracker.shape(node.outputs[0]) or ()
+    for axis in np.flatnonzero(made == 0).tolist():
+        if not node.attr("allowzero") and cut.size(node.inputs[0], axis) != cut.size(
+            node.outputs[0], axis
+        ):
+            made[axis] = shape[axis]
+    if not np.array_equal(made, target.ravel()):
+        replace_input(node, 1, made.astype(target.dtype))
+
+
+def adjust_squeeze(node: Node, cut: Cut) -> None:
+    """State which axes go: an axis of which one index is left must not go too."""
+    data = node.inputs[0]
+    if not cut.cuts(data) or node.input(1) is not None or node.attr("axes"):
+        return
+    axes = [i for i, size in enumerate(cut.tracker.shape(data) or ()) if size == 1]
+    if node.opset < 13:
+        node.attrs["axes"] = axes
+        return
+    set_input(node, 1, np.array(axes, np.int64), "axes")
 
 
 def expand(node: Node, t: Tracker) -> None:
@@ -186,7 +175,7 @@ def expand(node: Node, t: Tracker) -> None:
         same = place >= 0 and old[place] == size
         labels.append(own[place] if same else t.repeated(size))
     t.set(output, labels)
-    _check_target(node, 1, t, labels)
+    check_target(node, 1, t, _aligned(node, t))
 
 
 def constant_of_shape(node: Node, t: Tracker) -> None:
@@ -197,7 +186,7 @@ def constant_of_shape(node: Node, t: Tracker) -> None:
         return
     labels: list[Axis] = [t.repeated(size) for size in shape]
     t.set(output, labels)
-    _check_target(node, 0, t, labels)
+    check_target(node, 0, t, _aligned(node, t))
 
 
 def tile(node: Node, t: Tracker) -> None:
@@ -245,11 +234,6 @@ def _set_spatial(node: Node, t: Tracker, made: Axis) -> None:
     t.set(node.outputs[0], [axes[0], made, *[why] * (len(axes) - 2)])
 
 
-def _same(node: Node, t: Tracker) -> None:
-    value: Value = node.inputs[0]
-    t.set(node.outputs[0], t.axes(value))
-
-
 FOLLOW = {
     **dict.fromkeys(("Reshape", "Flatten", "Squeeze", "Unsqueeze"), reshape),
     "Expand": expand,
@@ -259,4 +243,7 @@ FOLLOW = {
     "SpaceToDepth": space_to_depth,
 }
 
-ADJUST = dict.fromkeys(("Reshape", "Expand", "ConstantOfShape"), adjust_target)
+ADJUST = {
+    **dict.fromkeys(("Reshape", "Expand", "ConstantOfShape"), adjust_reshape),
+    "Squeeze": adjust_squeeze,
+}

@@ -1,0 +1,63 @@
+"""Batches of calibration samples, and the positions of layers that are looked at."""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Mapping, Sequence
+from math import prod
+
+import numpy as np
+
+from onnxopt.calibration import Calibration
+from onnxopt.graph import Array
+from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.moments import Indices
+from onnxopt.signature import Port
+
+Batch = Mapping[str, Array]
+
+BATCH = 32
+HELD_OUT = 5
+"""One batch in so many judges refits and does not take part in them."""
+
+ROWS = 24_576
+"""Positions of a layer that are looked at, over all samples; more do not help (design, 2)."""
+
+
+def batches_of(calibration: Calibration, inputs: Sequence[Port]) -> list[Batch]:
+    """The samples in whole batches; in the one size that the model takes, if it takes only one."""
+    fixed = {p.dims[0] for p in inputs if p.dims and isinstance(p.dims[0], int)}
+    size = max(min(BATCH, calibration.count // (2 * HELD_OUT)), 1)
+    if len(fixed) == 1:
+        (size,) = fixed
+    whole = calibration.count // size * size
+    return list(calibration.take(np.arange(whole)).batches(size)) if whole else []
+
+
+def fold(batches: Sequence[Batch], held_out: bool) -> list[int]:
+    """The numbers of the batches that judge, or of those that do not."""
+    if len(batches) < 2:
+        return list(range(len(batches)))
+    step = min(HELD_OUT, len(batches))
+    return [i for i in range(len(batches)) if (i % step == step - 1) == held_out]
+
+
+def positions(layer: Layer, shape: Sequence[int], samples: int, batch: int) -> Indices:
+    """Which output positions of a batch are looked at: [N, P], other ones for each sample.
+
+    Args:
+        shape: of the layer's output for this batch.
+        samples: in all batches together.
+        batch: its number; with the name of the layer it seeds the choice.
+    """
+    available = layer.positions(shape)
+    count = min(available, max(1, -(-ROWS // max(samples, 1))))
+    if count == available:
+        return np.broadcast_to(np.arange(available), (shape[0], available)).astype(np.int64)
+    rng = np.random.default_rng([zlib.crc32(layer.node.encode()), batch])
+    chosen = rng.random((shape[0], available)).argpartition(count, axis=1)[:, :count]
+    return np.sort(chosen, axis=1).astype(np.int64)
+
+
+def size_bytes(shape: Sequence[int]) -> int:
+    return 4 * prod(shape)

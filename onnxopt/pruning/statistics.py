@@ -1,0 +1,273 @@
+"""What the layers that read a group of channels get: moments from samples, order, error curve."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from onnxopt.graph import Array
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.criteria import Criterion, order
+from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.moments import Moments
+from onnxopt.pruning.problem import Problem, curve
+from onnxopt.pruning.samples import Batch, positions, size_bytes
+from onnxopt.pruning.stepper import weights_of
+from onnxopt.runtime import Session
+from onnxopt.submodel import submodel
+
+WIDEST_ROWS = 2600
+"""Rows of moments [k, k] above which only the channels are looked at, not their taps."""
+
+LARGEST_MOMENTS_BYTES = 256 * 2**20
+LARGEST_SHOWN_BYTES = 256 * 2**20
+
+SENSITIVITY_CUTS = (0.5, 0.75)
+"""Shares of a group that are cut to see what that does to the outputs."""
+
+
+@dataclass(frozen=True)
+class Ranking:
+    """One group, ready for the budget.
+
+    Attributes:
+        order: numbers of the units, the least important first.
+        curve: [units + 1] relative error of the readers when that many are gone, after refits.
+        trials: for each of SENSITIVITY_CUTS the units that are gone and the refitted weights.
+        measured: the curve is from samples; else it is a guess from the weights alone.
+    """
+
+    order: Array
+    curve: Array
+    trials: tuple[Mapping[str, Array], ...]
+    measured: bool
+
+
+@dataclass(frozen=True)
+class Reader:
+    """A layer that contracts channels of a group, with the rows that each unit takes."""
+
+    layer: Layer
+    rows: Sequence[Sequence[Array]]
+
+
+def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) -> list[Reader]:
+    """The layers that can be refitted when the group is cut."""
+    by_node = {layer.node: layer for layer in layers}
+    found = []
+    for role in group.consumers:
+        layer = by_node.get(role.node.outputs[0].name)
+        if layer is None or role.weight.name != layer.weight:
+            continue
+        roots = input_roots(layer, role.node.inputs[0], role.weight, channels)
+        if roots is not None:
+            found.append(Reader(layer, layer.unit_rows(roots, group.units)))
+    return found
+
+
+def input_roots(layer: Layer, data: object, weight: object, channels: Channels) -> Array | None:
+    """The root of each channel that the layer reads."""
+    tracker = channels.tracker
+    if layer.groups > 1:
+        label = tracker.axes(data)[1]  # type: ignore[arg-type]
+    else:
+        label = tracker.axes(weight)[layer.in_axis]  # type: ignore[arg-type]
+    return None if isinstance(label, str) else tracker.atoms.roots(label)
+
+
+def chunks(
+    groups: Sequence[ChannelGroup], layers: Sequence[Layer], channels: Channels
+) -> Iterator[list[int]]:
+    """Groups whose moments are taken in one run over the samples, by number."""
+    chunk: list[int] = []
+    total = 0
+    for number, group in enumerate(groups):
+        size = 0
+        for reader in readers(group, layers, channels):
+            _, (k, _), wide = _shape(reader.layer, channels)
+            size += 8 * reader.layer.groups * (k // reader.layer.taps if wide else k) ** 2
+        if chunk and total + size > LARGEST_MOMENTS_BYTES:
+            yield chunk
+            chunk, total = [], 0
+        chunk.append(number)
+        total += size
+    if chunk:
+        yield chunk
+
+
+def _shape(layer: Layer, channels: Channels) -> tuple[int, tuple[int, int], bool]:
+    weights = weights_of(channels.proto, [layer.weight, layer.bias])
+    groups, rows, outputs = layer.matrix(weights).shape
+    return groups, (rows - 1, outputs), rows - 1 > WIDEST_ROWS and layer.taps > 1
+
+
+def rank(
+    proto: onnx.ModelProto,
+    channels: Channels,
+    groups: Sequence[ChannelGroup],
+    layers: Sequence[Layer],
+    batches: Sequence[Batch],
+    criterion: Criterion = "obs",
+    seed: int = 0,
+) -> list[Ranking]:
+    """Order and error curve of each group."""
+    found = [readers(group, layers, channels) for group in groups]
+    wanted = {reader.layer.node: reader.layer for some in found for reader in some}
+    moments = _moments(proto, channels, list(wanted.values()), batches)
+    return [
+        _ranking(channels, group, some, moments, criterion, seed)
+        for group, some in zip(groups, found, strict=True)
+    ]
+
+
+def _moments(
+    proto: onnx.ModelProto, channels: Channels, layers: Sequence[Layer], batches: Sequence[Batch]
+) -> dict[str, Moments]:
+    """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
+    total: dict[str, Moments] = {}
+    samples = sum(len(next(iter(batch.values()))) for batch in batches)
+    for part in _shown_together(layers, channels):
+        names = list(dict.fromkeys(layer.input for layer in part))
+        inputs = {info.name for info in proto.graph.input}
+        shown = [name for name in names if name not in inputs]
+        session = Session(submodel(proto, shown), optimized=True) if shown else None
+        for number, batch in enumerate(batches):
+            values: dict[str, Array] = dict(batch)
+            if session is not None:
+                fed = {port.name for port in session.inputs}
+                values.update(session.run({n: v for n, v in batch.items() if n in fed}))
+            for layer in part:
+                rows = _rows(layer, channels, values[layer.input], samples, number)
+                groups, (k, _), wide = _shape(layer, channels)
+                if wide:
+                    k //= layer.taps
+                    rows = rows.reshape(len(rows), -1, layer.taps)[:, :, layer.taps // 2]
+                entry = total.setdefault(layer.node, Moments(k, 0, groups))
+                entry.add(rows, np.zeros((len(rows), 0), np.float32))
+    return total
+
+
+def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) -> Array:
+    shape = channels.instance.shapes[layer.node]
+    chosen = positions(layer, (len(x), *_output_shape(layer, shape, x)), samples, batch)
+    return layer.rows(x, chosen)
+
+
+def _output_shape(layer: Layer, shape: Sequence[int], x: Array) -> tuple[int, ...]:
+    """The output's shape without the batch, for an input that may be larger than the instance's."""
+    if layer.kind == "linear":
+        return (*x.shape[1:-1], shape[-1])
+    return layer.output_shape(x.shape, shape[1])
+
+
+def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[list[Layer]]:
+    part: list[Layer] = []
+    total = 0
+    for layer in layers:
+        size = 32 * size_bytes(channels.instance.shapes.get(layer.input, (1,))[1:])
+        if part and total + size > LARGEST_SHOWN_BYTES:
+            yield part
+            part, total = [], 0
+        part.append(layer)
+        total += size
+    if part:
+        yield part
+
+
+def _problems(
+    channels: Channels, some: Iterable[Reader], moments: Mapping[str, Moments]
+) -> Iterator[tuple[Reader, int, Problem]]:
+    """One for each group of each reader; together the groups of a reader count 1."""
+    for reader in some:
+        layer = reader.layer
+        matrix = layer.matrix(weights_of(channels.proto, [layer.weight, layer.bias]))
+        _, _, wide = _shape(layer, channels)
+        taken = moments[layer.node]
+        for group in range(layer.groups):
+            W, rows = matrix[group], reader.rows[group]
+            if not any(len(r) for r in rows):
+                continue
+            if wide:
+                W, rows = _by_channel(W, layer.taps), _channels_of(rows, layer.taps)
+            H = taken.H if layer.groups == 1 else taken.H[group]
+            yield reader, group, Problem.of(H, W, rows, weight=1.0 / layer.groups)
+
+
+def _by_channel(W: Array, taps: int) -> Array:
+    """[C taps + 1, m] as [C + 1, taps m]: each tap as outputs of its own."""
+    body = W[:-1].reshape(-1, taps * W.shape[1])
+    return np.concatenate([body, np.tile(W[-1:] / taps, (1, taps))])
+
+
+def _channels_of(rows: Sequence[Array], taps: int) -> list[Array]:
+    return [np.unique(r // taps) for r in rows]
+
+
+def _ranking(
+    channels: Channels,
+    group: ChannelGroup,
+    some: Sequence[Reader],
+    moments: Mapping[str, Moments],
+    criterion: Criterion,
+    seed: int,
+) -> Ranking:
+    problems = list(_problems(channels, some, moments))
+    producers = producer_weights(channels, group)
+    if not problems:
+        kind: Criterion = "l2" if criterion in ("obs", "admm") else criterion
+        chosen = order(kind, producers, units=len(group.units), seed=seed)
+        size = np.square(order("l2", producers, units=len(group.units)).scores)[chosen.units]
+        lost = np.concatenate([[0.0], np.cumsum(size)]) / max(float(size.sum()), 1e-30)
+        return Ranking(chosen.units, lost, (), False)
+    alone = [problem for _, _, problem in problems]
+    chosen = order(criterion, producers, alone, units=len(group.units), seed=seed)
+    trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
+    return Ranking(chosen.units, curve(alone, chosen.units), trials, True)
+
+
+def _trial(
+    channels: Channels,
+    problems: Sequence[tuple[Reader, int, Problem]],
+    units: Array,
+    share: float,
+) -> dict[str, Array]:
+    """The weights of the readers when a share of the units is gone, made up for."""
+    gone = units[: round(share * len(units))]
+    matrices: dict[str, Array] = {}
+    layers: dict[str, Layer] = {}
+    for reader, group, problem in problems:
+        layer = reader.layer
+        layers[layer.node] = layer
+        weights = weights_of(channels.proto, [layer.weight, layer.bias])
+        matrix = matrices.setdefault(layer.node, layer.matrix(weights))
+        W = problem.weights(gone)
+        if W.shape != matrix[group].shape:
+            rows = W.shape[0] - 1
+            body = W[:-1].reshape(rows * layer.taps, -1)
+            W = np.concatenate([body, W[-1:].reshape(layer.taps, -1).sum(axis=0)[None]])
+        matrix[group] = W
+    made: dict[str, Array] = {}
+    for node, matrix in matrices.items():
+        layer = layers[node]
+        made.update(layer.stored(matrix, weights_of(channels.proto, [layer.weight, layer.bias])))
+    return made
+
+
+def producer_weights(channels: Channels, group: ChannelGroup) -> list[Array]:
+    """What makes each unit, from every producer: [units, numbers]."""
+    tracker = channels.tracker
+    found = []
+    for role in group.producers:
+        data = role.weight.array
+        label = tracker.axes(role.weight)[role.axis]
+        if data is None or isinstance(label, str) or data.dtype.kind not in "fiu":
+            continue
+        roots = tracker.atoms.roots(label)
+        rows = np.moveaxis(np.asarray(data, np.float64), role.axis, 0).reshape(len(roots), -1)
+        parts = [rows[roots == unit].reshape(-1) for unit in group.units]
+        if len({len(p) for p in parts}) == 1:
+            found.append(np.stack(parts))
+    return found or [np.ones((len(group.units), 1))]

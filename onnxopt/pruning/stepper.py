@@ -1,0 +1,88 @@
+"""A model that is run on many samples part by part: what lies between two parts is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+import numpy as np
+import onnx
+import onnx.helper
+
+from onnxopt.graph import Array
+from onnxopt.runtime import Session
+from onnxopt.submodel import reads, submodel
+
+Batch = Mapping[str, Array]
+
+
+class Stepper:
+    """The values between the nodes that have run and those that have not, for all batches.
+
+    Args:
+        proto: the model. Weights of nodes that have not run yet may be changed meanwhile.
+        batches: its inputs.
+    """
+
+    def __init__(self, proto: onnx.ModelProto, batches: Sequence[Batch]) -> None:
+        self.proto = proto
+        self.place = 0
+        self.frontier: list[dict[str, Array]] = [dict(batch) for batch in batches]
+        self._outputs = {info.name for info in proto.graph.output}
+        constant = {t.name for t in proto.graph.initializer}
+        constant |= {t.values.name for t in proto.graph.sparse_initializer}
+        self._reads = [reads(node) - constant for node in proto.graph.node]
+        self._last = {name: place for place, names in enumerate(self._reads) for name in names}
+        self.made = {n: place for place, node in enumerate(proto.graph.node) for n in node.output}
+
+    def advance(self, place: int) -> None:
+        """Run the nodes up to, and without, the one at `place`."""
+        if place <= self.place:
+            return
+        ran = {n for node in self.proto.graph.node[self.place : place] for n in node.output if n}
+        needed = [n for n in sorted(ran) if self._last.get(n, -1) >= place or n in self._outputs]
+        made = self._run(needed, self.frontier)
+        for values, new in zip(self.frontier, made, strict=True):
+            for name in [n for n in values if self._last.get(n, -1) < place]:
+                if name not in self._outputs:
+                    del values[name]
+            values.update(new)
+        self.place = place
+
+    def finish(self, batches: int | None = None) -> list[dict[str, Array]]:
+        """The outputs of the model, from here on; the frontier stays."""
+        names = [info.name for info in self.proto.graph.output]
+        return self._run(names, self.frontier[:batches])
+
+    def _run(self, names: Sequence[str], feeds: Iterable[Batch]) -> list[dict[str, Array]]:
+        feeds = list(feeds)
+        if not names:
+            return [{} for _ in feeds]
+        given = {
+            name: int(onnx.helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype))
+            for name, value in feeds[0].items()
+            if name not in names
+        }
+        part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
+        if not part.graph.output:
+            return [{n: feed[n] for n in names} for feed in feeds]
+        session = Session(part, optimized=True)
+        wanted = {info.name for info in part.graph.input}
+        found = []
+        for feed in feeds:
+            made = session.run({n: v for n, v in feed.items() if n in wanted})
+            found.append({n: made[n] if n in made else feed[n] for n in names})
+        return found
+
+
+def set_weights(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> None:
+    """Put other data under the names of initializers."""
+    for tensor in proto.graph.initializer:
+        if tensor.name in arrays:
+            tensor.CopyFrom(onnx.numpy_helper.from_array(arrays[tensor.name], tensor.name))
+
+
+def weights_of(proto: onnx.ModelProto, names: Iterable[str]) -> dict[str, Array]:
+    wanted = set(names)
+    return {
+        t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer if t.name in wanted
+    }

@@ -1,0 +1,45 @@
+"""Channel groups: which there are, what is left of weights, and that cuts prove exact."""
+
+from __future__ import annotations
+
+import onnx.shape_inference
+import pytest
+from cuts import assert_cuts_hold, channels_of, cut_to_one, random_cut, reasons, units
+from pruning_cases import CASES, Case
+
+by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+INFERRED = [
+    case
+    for case in CASES
+    if "com.microsoft" not in case.body and case.name not in ("groupnorm", "upsample")
+]
+"""ONNX does not know the shapes of the others."""
+
+
+@by_name
+def test_the_channels_that_live_and_die_together_form_the_expected_groups(case: Case) -> None:
+    channels = channels_of(case.model())
+    assert units(channels) == case.units, reasons(channels)
+    changed = tuple(i for i, group in enumerate(channels.groups) if not group.exact)
+    assert changed == case.changed
+    for part in case.reasons:
+        assert part in reasons(channels)
+
+
+@by_name
+def test_cuts_of_random_channels_prove_exact_where_they_claim_to_be(case: Case) -> None:
+    assert_cuts_hold(case.model())
+
+
+@by_name
+def test_weights_lose_the_indices_of_the_channels_that_go(case: Case) -> None:
+    left = cut_to_one(channels_of(case.model()))
+    assert {name: left[name] for name in case.left} == case.left
+
+
+@pytest.mark.parametrize("case", INFERRED, ids=lambda case: case.name)
+def test_what_a_cut_model_declares_agrees_with_what_it_computes(case: Case) -> None:
+    declared = onnx.shape_inference.infer_shapes(case.model())
+    channels = channels_of(declared)
+    dead = random_cut(channels, 0, channels.groups)
+    onnx.shape_inference.infer_shapes(channels.cut(dead), strict_mode=True)

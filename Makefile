@@ -9,14 +9,15 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo test lint format rules corpus fuzz peers transposes noise wheel clean
+.PHONY: help demo test lint format rules coverage corpus fuzz peers transposes noise wheel clean
 
 help:
-	@echo "make demo    optimize a small trained model: table, verdict and report"
+	@echo "make demo    optimize and prune a small trained model: tables, verdict and reports"
 	@echo "make test    build the wheel, install it and test it"
 	@echo "make lint    check format, lint and types"
 	@echo "make format  put the code into its format"
 	@echo "make corpus  optimize and check every model in ONNXOPT_CORPUS (default ../shared/models)"
+	@echo "make coverage  prove random cuts of every model, and say what cannot be pruned and why"
 	@echo "make fuzz    optimize and check random models"
 	@echo "make rules   renew rules/README.md and test the rules"
 	@echo "make peers   compare with onnxslim, onnxsim and onnxscript on the corpus"
@@ -59,12 +60,21 @@ demo: $(INSTALLED)
 	@echo
 	@echo "the report, out/digits_resnet.md, begins:"
 	@head -n 24 out/digits_resnet.md
+	@echo
+	$(BIN)/onnxopt prune models/digits_resnet.onnx out/digits_resnet_half.onnx --flops 0.5 \
+	    --calibration models/digits_resnet_calibration.npz --eval models/digits_resnet_test.npz \
+	    --save-plan out/digits_resnet_half.json --report out/digits_resnet_half.md
 
 corpus: $(INSTALLED)
 	$(BIN)/python benchmarks/corpus.py $(or $(ONNXOPT_CORPUS),../shared/models)
 
 fuzz: $(INSTALLED)
 	$(BIN)/python benchmarks/fuzz.py
+
+# ARCHITECTURES is a folder of models that benchmarks/architectures exports.
+coverage: $(INSTALLED)
+	$(BIN)/python benchmarks/pruning_coverage.py $(or $(ONNXOPT_CORPUS),../shared/models)/real $(ARCHITECTURES) \
+	    --output benchmarks/results/pruning_coverage.md
 
 rules: $(INSTALLED)
 	PYTHONPATH=. $(BIN)/python -m onnxopt.rewriting.pages

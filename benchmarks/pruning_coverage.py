@@ -130,7 +130,7 @@ def _main_reasons(channels: Channels) -> Iterator[str]:
     """Kinds of reasons with the channels they hold, without the names of nodes and values."""
     kinds: Counter[str] = Counter()
     for item in channels.declined:
-        kind = re.sub(r"( making)? '[^']*'", "", item.reason).strip()
+        kind = re.sub(r"(( making)? )?'[^']*'", "", item.reason).strip()
         kinds[kind] += item.channels
     for kind, count in kinds.most_common(MOST_REASONS):
         yield f"{kind} ({count})"

@@ -9,17 +9,23 @@ __version__ = "0.1.0"
 
 if TYPE_CHECKING:
     from onnxopt.budgets import check_budgets
+    from onnxopt.calibration import load_calibration
     from onnxopt.changes import Change
     from onnxopt.cost import Cost, cost_of
     from onnxopt.errors import OnnxoptError
     from onnxopt.inspection import Inspection, inspect
     from onnxopt.model import load, save
     from onnxopt.optimizer import Optimized, Options, explain, optimize
+    from onnxopt.pruning.budget import Budget
+    from onnxopt.pruning.options import PruneOptions
+    from onnxopt.pruning.prune import prune
+    from onnxopt.pruning.results import Pruned
     from onnxopt.report import Report
     from onnxopt.verification.model_comparison import Comparison, compare
     from onnxopt.verification.verify import Verdict
 
 _HOMES = {
+    "Budget": "pruning.budget",
     "Change": "changes",
     "Comparison": "verification.model_comparison",
     "Cost": "cost",
@@ -27,6 +33,8 @@ _HOMES = {
     "OnnxoptError": "errors",
     "Optimized": "optimizer",
     "Options": "optimizer",
+    "PruneOptions": "pruning.options",
+    "Pruned": "pruning.results",
     "Report": "report",
     "Verdict": "verification.verify",
     "check_budgets": "budgets",
@@ -35,11 +43,14 @@ _HOMES = {
     "explain": "optimizer",
     "inspect": "inspection",
     "load": "model",
+    "load_calibration": "calibration",
     "optimize": "optimizer",
+    "prune": "pruning.prune",
     "save": "model",
 }
 
 __all__ = [
+    "Budget",
     "Change",
     "Comparison",
     "Cost",
@@ -47,6 +58,8 @@ __all__ = [
     "OnnxoptError",
     "Optimized",
     "Options",
+    "PruneOptions",
+    "Pruned",
     "Report",
     "Verdict",
     "check_budgets",
@@ -55,7 +68,9 @@ __all__ = [
     "explain",
     "inspect",
     "load",
+    "load_calibration",
     "optimize",
+    "prune",
     "save",
 ]
 

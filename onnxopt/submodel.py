@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
-import onnx.helper
 
 
 def submodel(
-    proto: onnx.ModelProto, outputs: Sequence[str], given: Mapping[str, int] | None = None
+    proto: onnx.ModelProto,
+    outputs: Sequence[str],
+    given: Mapping[str, onnx.TypeProto] | None = None,
 ) -> onnx.ModelProto:
     """The nodes of the main graph that `outputs` need, with these as the only outputs.
 
     Args:
         outputs: names of values of the main graph.
-        given: values that are fed instead of computed, with their onnx.TensorProto.DataType.
+        given: values that are fed instead of computed, with their types.
 
     Returns:
         a model without declared shapes of inner values; it shares no message with the original.
@@ -29,9 +30,7 @@ def submodel(
     graph.name = proto.graph.name or "graph"
     graph.node.extend(nodes)
     graph.input.extend(
-        onnx.helper.make_tensor_value_info(name, kind, None)
-        for name, kind in given.items()
-        if name in needed
+        onnx.ValueInfoProto(name=name, type=kind) for name, kind in given.items() if name in needed
     )
     graph.input.extend(i for i in proto.graph.input if i.name in needed and i.name not in given)
     graph.initializer.extend(
@@ -45,7 +44,7 @@ def submodel(
 
 
 def _needed(
-    graph: onnx.GraphProto, outputs: Iterable[str], given: Mapping[str, int]
+    graph: onnx.GraphProto, outputs: Iterable[str], given: Mapping[str, onnx.TypeProto]
 ) -> tuple[list[onnx.NodeProto], set[str]]:
     needed = set(outputs)
     nodes: list[onnx.NodeProto] = []

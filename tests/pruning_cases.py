@@ -355,6 +355,14 @@ LINEAR = [
         left={"w1": (1, 3, 1), "w2": (5, 1, 1)},
     ),
     Case(
+        "target_that_is_the_size_of_another_value",
+        "float[N,6] x, float[6,8] w1, float[6,8] w2, float[8,3] w3, float[8,3] w4",
+        "a = MatMul(x, w1) b = MatMul(x, w2) s = Shape(a) c = Reshape(b, s) d = MatMul(c, w3)"
+        " e = MatMul(a, w4) y = Add(d, e)",
+        [8],
+        left={"w1": (6, 1), "w2": (6, 1), "w3": (1, 3), "w4": (1, 3)},
+    ),
+    Case(
         "matmul_on_both_sides",
         "float[N,6,7] x, float[7,12] w1, float[12,7] w2, float[9,6] w3, float[6,9] w4",
         "a = MatMul(x, w1) b = Relu(a) c = MatMul(b, w2) d = MatMul(w3, c) y = MatMul(w4, d)",
@@ -524,6 +532,18 @@ HEADS = [
         left={"wq": (6, 4), "wv": (6, 4), "wo": (4, 6)},
     ),
     Case(
+        "attention_with_heads_behind",
+        "float[N,5,6] x, float[6,12] wq, float[6,12] wk, float[6,12] wv, float[12,6] wo",
+        "q = MatMul(x, wq) k = MatMul(x, wk) v = MatMul(x, wv) q4 = Reshape(q, s)"
+        " k4 = Reshape(k, s) v4 = Reshape(v, s) qt = Transpose<perm=[0,3,1,2]>(q4)"
+        " kt = Transpose<perm=[0,3,2,1]>(k4) vt = Transpose<perm=[0,3,1,2]>(v4)"
+        " z = MatMul(qt, kt) p = Softmax(z) o = MatMul(p, vt)"
+        " ot = Transpose<perm=[0,2,3,1]>(o) r = Reshape(ot, s2) y = MatMul(r, wo)",
+        [3],
+        constants="int64[4] s = {0, 0, 4, 3}, int64[3] s2 = {0, 0, 12}",
+        left={"wq": (6, 4), "wv": (6, 4), "wo": (4, 6)},
+    ),
+    Case(
         "grouped_query_attention",
         "float[N,5,6] x, float[6,16] wq, float[6,8] wk, float[6,8] wv, float[16,6] wo",
         ATTENTION + "ku = Unsqueeze(kt, i2) ke = Expand(ku, es) kr = Reshape(ke, s4)"
@@ -669,6 +689,14 @@ BODIES = [
         " y = MatMul(b, w2)",
         [8],
         left={"w1": (6, 1), "w2": (1, 3), "w3": (1, 1)},
+    ),
+    Case(
+        "if_of_two_weights",
+        "float[N,6] x, bool c, float[6,8] w1, float[6,8] w2, float[8,3] w3",
+        "b = If(c) <then_branch = t () => (float[N,8] r1) { r1 = MatMul(x, w1) },"
+        " else_branch = e () => (float[N,8] r2) { r2 = MatMul(x, w2) }> y = MatMul(b, w3)",
+        [8],
+        left={"w1": (6, 1), "w2": (6, 1), "w3": (1, 3)},
     ),
     Case(
         "loop_captures",

@@ -27,7 +27,11 @@ DOORS = {
 LAYERS: dict[str, tuple[str, ...]] = {
     "cli": ("cli/", "__main__.py"),
     "report": ("report/",),
-    "prune": ("pruning/prune.py",),
+    "prune": (
+        ("pruning/prune.py", "pruning/job.py", "pruning/asked.py", "pruning/judging.py")
+        + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")
+        + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
+    ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),
     "pruning": ("pruning/",),

@@ -62,6 +62,11 @@ REFUSED = {
         " y = MatMul(b, w2)",
         "Div making 'b' reads the size of 'a'",
     ),
+    "a_target_that_is_computed": (
+        IN + "float[8,3] w2",
+        FIRST + "e = Mul(k, two) t = Concat<axis=0>(m1, e) b = Reshape(a, t) y = MatMul(b, w2)",
+        "computes its target",
+    ),
     "a_slice_that_skips": (
         IN + "float[4,3] w2",
         FIRST + "b = Slice(a, zero, nine, i1, two) y = MatMul(b, w2)",
@@ -114,7 +119,7 @@ REFUSED = {
 }
 CONSTANTS = (
     "int64 i1 = {1}, int64[1] zero = {0}, int64[1] nine = {9}, int64[1] two = {2},"
-    " int64[1] k = {3}, int64[8] p4 = {0,1,0,0,0,0,0,0}"
+    " int64[1] k = {4}, int64[1] m1 = {-1}, int64[8] p4 = {0,1,0,0,0,0,0,0}"
 )
 
 

@@ -59,7 +59,7 @@ def test_every_command_that_the_readme_names_exists(command: str) -> None:
 def test_every_option_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     shown = ""
-    for command in ("optimize", "check", "inspect", "compare", "rules", "explain"):
+    for command in ("optimize", "prune", "check", "inspect", "compare", "rules", "explain"):
         run = subprocess.run(
             [sys.executable, "-m", "onnxopt", command, "--help"],
             capture_output=True,

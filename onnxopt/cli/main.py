@@ -15,6 +15,7 @@ from onnxopt.cli.compare import compare
 from onnxopt.cli.explain import explain
 from onnxopt.cli.inspect import inspect
 from onnxopt.cli.optimize import optimize
+from onnxopt.cli.prune import prune
 from onnxopt.cli.rules import rules
 from onnxopt.errors import OnnxoptError
 
@@ -22,6 +23,8 @@ HELP = """Make ONNX models smaller and faster, and prove that they still do the 
 
 \b
   onnxopt optimize model.onnx small.onnx      rewrite, verify, write, report
+  onnxopt prune model.onnx small.onnx --flops 0.5 --calibration samples.npz
+                                              cut channels to a budget, refit the rest
   onnxopt inspect model.onnx                  what is in it and what it costs
   onnxopt compare model.onnx small.onnx       do the two compute the same?
   onnxopt check model.onnx --max-size 10MB    keep budgets, as a step of your CI
@@ -46,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (optimize, inspect, compare, explain, rules, check):
+for command in (optimize, prune, inspect, compare, explain, rules, check):
     app.command()(command)
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from onnxopt.cli.options import (
+    ExternalDataChoice,
     Json,
     Only,
     Quiet,
@@ -17,28 +17,25 @@ from onnxopt.cli.options import (
     Skip,
     Verbose,
     by_name,
+    check_paths,
     shape,
 )
 from onnxopt.cli.progress import Bar
-from onnxopt.errors import UsageError
+from onnxopt.cli.pruning import Place, prune_file, show_preview
+from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
 
 if TYPE_CHECKING:
     from onnxopt.report import Report
 
 
-class ExternalDataChoice(str, Enum):
-    """Where weights go."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
-
-
+@takes_pruning
 def optimize(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The model to optimize.")],
     output: Annotated[
         Path | None, typer.Argument(metavar="OUT", help="Where to write it; may be IN.")
     ] = None,
+    *,
+    pruning: PruningArguments,
     rules: RulesFolders = None,
     skip: Skip = None,
     only: Only = None,
@@ -102,8 +99,11 @@ def optimize(
       onnxopt optimize model.onnx small.onnx --set-shape input=1,3,224,224
       onnxopt optimize model.onnx small.onnx --verify-data samples.npz
       onnxopt optimize model.onnx --dry-run
+
+    With --flops, --params, --memory, --max-drop or --plan the model is pruned as well: see
+    `onnxopt prune --help`.
     """
-    _check_paths(source, output, report or [], dry_run)
+    check_paths(source, output, report or [], dry_run, pruning.save_plan)
     from dataclasses import replace
 
     from onnxopt.inspection import has_external_data
@@ -125,6 +125,14 @@ def optimize(
         allow_unverified=allow_unverified,
         allow_growth=parse_percent(allow_growth),
     )
+    if pruning.is_given:
+        place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
+        job = job_of(pruning, options, is_preview=dry_run)
+        if dry_run:
+            show_preview(load(source), job, place, json=json, quiet=quiet)
+        else:
+            prune_file(load(source), job, place, json=json, quiet=quiet, verbose=verbose)
+        return
     proto = load(source)
     with Bar(quiet=quiet) as bar:
         result = run(proto, options, source=str(source), progress=bar)
@@ -136,19 +144,6 @@ def optimize(
     for file in report or ():
         write_report(told, file)
     _print(told, json=json, quiet=quiet, verbose=verbose)
-
-
-def _check_paths(source: Path, output: Path | None, reports: list[Path], dry_run: bool) -> None:
-    """What can be said before the work begins."""
-    from onnxopt.report.files import check_report_path
-
-    if output is None and not dry_run:
-        raise UsageError("there is no OUT to write to", "give one, or use --dry-run")
-    taken = {source.resolve()} | ({output.resolve()} if output is not None else set())
-    for file in reports:
-        check_report_path(file)
-        if file.resolve() in taken:
-            raise UsageError(f"the report '{file}' would overwrite a model", "give another name")
 
 
 def _print(report: Report, *, json: bool, quiet: bool, verbose: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, TypeVar
 
@@ -65,3 +66,36 @@ def shape(text: str) -> tuple[int, ...]:
     if any(dim < 0 for dim in dims):
         raise ValueError("a dimension is negative")
     return dims
+
+
+class ExternalDataChoice(str, Enum):
+    """Where weights go."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+def check_paths(
+    source: Path,
+    output: Path | None,
+    reports: list[Path],
+    dry_run: bool,
+    save_plan: Path | None = None,
+) -> None:
+    """What can be said before the work begins."""
+    from onnxopt.report.files import check_folder, check_report_path
+
+    if output is None and not dry_run:
+        raise UsageError("there is no OUT to write to", "give one, or use --dry-run")
+    taken = {source.resolve()} | ({output.resolve()} if output is not None else set())
+    for file in reports:
+        check_report_path(file)
+        if file.resolve() in taken:
+            raise UsageError(f"the report '{file}' would overwrite a model", "give another name")
+    if save_plan is not None:
+        check_folder(save_plan)
+        if save_plan.resolve() in taken:
+            raise UsageError(f"the plan '{save_plan}' would overwrite a model", "give another name")
+    if output is not None:
+        check_folder(output)

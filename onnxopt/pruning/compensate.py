@@ -9,7 +9,8 @@ that each block also repairs the drift from above it.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Literal, TypeAlias
 
 import numpy as np
@@ -18,9 +19,11 @@ import onnx
 from onnxopt.graph import Array, Graph, Value
 from onnxopt.pruning.layers import Layer
 from onnxopt.pruning.moments import Moments
+from onnxopt.pruning.pairs import Operator, wanted_between
 from onnxopt.pruning.ridge import solve
 from onnxopt.pruning.samples import Batch, fold, positions
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
+from onnxopt.pruning.threads import one_thread
 
 Compensation: TypeAlias = Literal["ridge", "scale", "none"]
 
@@ -28,6 +31,8 @@ WIDEST_SOLVED = 6000
 """Rows of W above which a layer only gets a gain and an offset for each output."""
 
 RELAXED_STEPS = 2
+MOST_TURNS = 4
+WORTHWHILE = 0.995
 
 Kept: TypeAlias = Mapping[tuple[str, int], Array]
 """For an axis of a value, by name, whether each of the original's indices is still there."""
@@ -98,6 +103,7 @@ def _is_rectified(value: Value) -> bool:
     )
 
 
+@one_thread
 def compensate(
     original: onnx.ModelProto,
     pruned: onnx.ModelProto,
@@ -106,6 +112,7 @@ def compensate(
     kept: Kept,
     batches: Sequence[Batch],
     form: Compensation = "ridge",
+    pairs: Mapping[str, Layer] = MappingProxyType({}),
     tell: Callable[[float], None] = lambda done: None,
 ) -> list[Refit]:
     """Refit the layers of `pruned` in place, in the order in which they run.
@@ -119,6 +126,7 @@ def compensate(
     ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
     done: list[Refit] = []
+    held: dict[str, list[Array]] = {}
     for number, layer in enumerate(layers):
         tell(number / len(layers))
         rest = layers[number:]
@@ -132,7 +140,44 @@ def compensate(
         if refit.kept:
             set_weights(pruned, layer.stored(new, weights))
         done.append(refit)
+        first = pairs.get(layer.node)
+        if first is not None and refit.form == "ridge":
+            _in_turns(ours, task, first, held.pop(first.node), new)
+        if layer in pairs.values():
+            held[layer.node] = [values[layer.input] for values in ours.frontier]
     return done
+
+
+def _in_turns(
+    ours: Stepper, task: _Task, first: Layer, inputs: Sequence[Array], new: Array
+) -> None:
+    """Refit a layer and the one before it in turns, as long as the error falls."""
+    layer = task.layer
+    weights = weights_of(ours.proto, [layer.weight, layer.bias, first.weight, first.bias])
+    one, two = first.matrix(weights), layer.matrix(weights)
+    a, b = Operator(first), Operator(layer)
+    lowest = _error(task, two)
+    for _ in range(MOST_TURNS):
+        moments = Moments(one.shape[1] - 1, one.shape[2])
+        for number in fold(task.ours, held_out=False):
+            x, z = inputs[number], task.ours[number][layer.input]
+            target, shortcut = task.whole(number)
+            change = wanted_between(b, two, z, target, shortcut, rectified=task.after.rectified)
+            wanted = a.forward(x, one) + change
+            chosen = positions(first, wanted.shape, task.samples, number)
+            moments.add(first.rows(x, chosen), first.outputs(wanted, chosen))
+        tried = np.stack([_solved(moments.group(0), one[0], True)])
+        between = [np.maximum(a.forward(x, tried), 0) for x in inputs]
+        values = [{**v, layer.input: z} for v, z in zip(task.ours, between, strict=True)]
+        moved = replace(task, ours=values)
+        refit, fitted = _refit(moved, two)
+        if not refit.after < lowest * WORTHWHILE:
+            break
+        lowest, one, two, task = refit.after, tried, fitted, moved
+    else_weights = {**first.stored(one, weights), **layer.stored(two, weights)}
+    set_weights(ours.proto, else_weights)
+    for kept_values, moved_values in zip(ours.frontier, task.ours, strict=True):
+        kept_values[layer.input] = moved_values[layer.input]
 
 
 def _is_next(target: After, layers: Sequence[Layer], ours: Stepper, theirs: Stepper) -> bool:
@@ -156,6 +201,13 @@ class _Task:
     samples: int
     ours: Sequence[Batch]
     theirs: Sequence[Batch]
+
+    def whole(self, number: int) -> tuple[Array, Array]:
+        """The target of the sum and the shortcut, at all positions of a batch."""
+        target = _narrowed(self.theirs[number][self.after.output], self.after.output, self.kept)
+        if not self.after.shortcut:
+            return target, np.zeros((), target.dtype)
+        return target, self.ours[number][self.after.shortcut]
 
     def rows(self, held_out: bool) -> Iterator[tuple[Array, Array, Array]]:
         """For each batch what the layer gets [rows, k], the target of the sum and the shortcut."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from math import lcm, prod
 from typing import Literal, TypeAlias
-
-import numpy as np
 
 from onnxopt.cost import Cost
 from onnxopt.graph import Constant, Node, Value
@@ -50,58 +51,71 @@ def owners(groups: Sequence[ChannelGroup]) -> list[frozenset[str]]:
     ]
 
 
+Axis: TypeAlias = tuple[Factor, int]
+"""The size of an axis: the factor divided by the number."""
+
+
+def _term(scale: float, axes: Sequence[Axis], owner: str) -> Term:
+    factors, divisors = tuple(f for f, _ in axes), prod(d for _, d in axes)
+    return Term(scale / divisors, factors, owner)
+
+
 class _Counter:
     def __init__(self, channels: Channels, groups: Sequence[ChannelGroup]) -> None:
         self.channels = channels
         self.group_of = {unit: i for i, group in enumerate(groups) for unit in group.units}
+        self.units = [len(group.units) for group in groups]
 
-    def factors(self, value: Value) -> list[Factor]:
-        """The size of each axis; what is not cut counts as in `onnxopt inspect`."""
+    def axes(self, value: Value) -> list[Axis]:
+        """The size of each axis; what is not cut, or not known, counts as in `onnxopt inspect`."""
         tracker = self.channels.tracker
-        axes = tracker.labels.get(value)
+        labels = tracker.labels.get(value)
         sizes = assumed_sizes(value) or tracker.shape(value) or ()
         found = []
         for axis, size in enumerate(sizes):
-            label = axes[axis] if axes is not None and axis < len(axes) else ""
-            if isinstance(label, str):
-                found.append(Factor(size))
-                continue
-            roots = tracker.atoms.roots(label).tolist()
-            groups = [self.group_of[root] for root in roots if root in self.group_of]
-            numbers, counts = np.unique(np.array(groups, np.int64), return_counts=True)
-            # Each unit of a group takes as many indices of an axis as any other.
-            members = {g: len({r for r in roots if self.group_of.get(r) == g}) for g in numbers}
-            pairs = tuple(
-                (int(g), int(c) // members[g]) for g, c in zip(numbers, counts, strict=True)
-            )
-            found.append(Factor(len(roots) - len(groups), pairs))
+            label = labels[axis] if labels is not None and axis < len(labels) else ""
+            if isinstance(label, str) or len(label) != size:
+                found.append((Factor(size), 1))
+            else:
+                found.append(self._cut_axis(tracker.atoms.roots(label).tolist()))
         return found
+
+    def _cut_axis(self, roots: Sequence[int]) -> Axis:
+        """All units of a group have as many indices on an axis of a weight.
+
+        Between layers some may have none, after a Split for instance. As many of those as of the
+        others are then expected to go.
+        """
+        counts = Counter(self.group_of[root] for root in roots if root in self.group_of)
+        parts = {g: Fraction(count, self.units[g]) for g, count in sorted(counts.items())}
+        whole = lcm(*(part.denominator for part in parts.values()))
+        pairs = tuple((g, int(part * whole)) for g, part in parts.items())
+        return Factor((len(roots) - counts.total()) * whole, pairs), whole
 
     def weights(self, *, itemsize: bool) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
             for constant in graph.initializers:
                 scale = float(constant.dtype.itemsize) if itemsize else 1.0
-                yield Term(scale, tuple(self.factors(constant)), constant.name)
+                yield _term(scale, self.axes(constant), constant.name)
 
     def activations(self) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
             for value in activations(graph):
                 if value.dtype is not None and not isinstance(value, Constant):
                     owner = value.producer.outputs[0].name if value.producer else value.name
-                    factors = tuple(self.factors(value))
-                    yield Term(float(value.dtype.itemsize), factors, owner)
+                    yield _term(float(value.dtype.itemsize), self.axes(value), owner)
 
     def flops(self) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
             for node in graph.nodes:
                 if macs(node):
-                    for factors in self._products(node):
-                        yield Term(2.0, tuple(factors), node.outputs[0].name)
+                    for axes in self._products(node):
+                        yield _term(2.0, axes, node.outputs[0].name)
 
-    def _products(self, node: Node) -> list[list[Factor]]:
+    def _products(self, node: Node) -> list[list[Axis]]:
         """The sizes whose products are its multiply-accumulates, as macs.py counts them."""
-        axes = [self.factors(v) if not v.omitted else [] for v in node.inputs]
-        out = self.factors(node.outputs[0]) if not node.outputs[0].omitted else []
+        axes = [self.axes(v) if not v.omitted else [] for v in node.inputs]
+        out = self.axes(node.outputs[0]) if not node.outputs[0].omitted else []
         if node.op == "ConvTranspose":
             return [[*axes[0], *axes[1][1:]]]
         if node.op in ("LSTM", "GRU", "RNN"):
@@ -109,4 +123,12 @@ class _Counter:
         if "Conv" in node.op:
             return [[*out, *axes[3 if node.op == "QLinearConv" else 1][1:]]]
         transposed = bool(node.attrs.get("transA")) and len(axes[0]) > 1
-        return [[*out, axes[0][-2 if transposed else -1]]]
+        shared = [axes[0][-2 if transposed else -1]]
+        if node.op != "QLinearMatMul" and axes[1]:
+            transposed = bool(node.attrs.get("transB")) or len(axes[1]) == 1
+            shared.append(axes[1][-1 if transposed else -2])
+        return [[*out, max(shared, key=self._size)]]  # one that is not known counts as 1
+
+    def _size(self, axis: Axis) -> float:
+        factor, divisor = axis
+        return (factor.constant + sum(n * self.units[g] for g, n in factor.multiplicity)) / divisor

@@ -175,19 +175,23 @@ def _own(value: Value) -> bool:
     )
 
 
-def _bias(node: Node, index: int) -> str | None:
+def _bias(node: Node, outputs: int) -> str | None:
     """The name of the bias, "" if there is none; None if it is one that cannot be changed."""
-    value = node.input(index)
+    value = node.input(2)
     if value is None:
         return ""
-    is_vector = isinstance(value, Constant) and len(value.dims) == 1
-    return value.name if _own(value) and is_vector else None
+    return value.name if _is_bias(value, outputs) else None
+
+
+def _is_bias(value: Value, outputs: int) -> bool:
+    """A number for each output, none of them broadcast."""
+    return _own(value) and isinstance(value, Constant) and value.dims == (outputs,)
 
 
 def _convolution(node: Node, shape: Callable[[Value], tuple[int, ...] | None]) -> Layer | None:
     kernel = tuple(int(d) for d in (node.inputs[1].static_shape or ())[2:])
     data, made = shape(node.inputs[0]), shape(node.outputs[0])
-    bias = _bias(node, 2)
+    bias = _bias(node, made[1]) if made is not None else None
     groups = int(node.attr("group") or 1)
     transposed = node.op == "ConvTranspose"
     if bias is None or data is None or made is None or not kernel or (transposed and groups > 1):
@@ -244,11 +248,12 @@ def _layer(node: Node, kind: str, bias: str, output: Value | None = None) -> Lay
 
 
 def _gemm(node: Node) -> Layer | None:
-    bias = _bias(node, 2)
+    flipped = bool(node.attr("transB"))
+    bias = _bias(node, (node.inputs[1].static_shape or (0, 0))[0 if flipped else 1])
     scaled = node.attr("alpha") != 1 or (bias and node.attr("beta") != 1)
     if node.attr("transA") or scaled or bias is None:
         return None
-    return replace(_layer(node, "linear", bias), flipped=bool(node.attr("transB")))
+    return replace(_layer(node, "linear", bias), flipped=flipped)
 
 
 def _matmul(node: Node) -> Layer | None:
@@ -260,6 +265,6 @@ def _matmul(node: Node) -> Layer | None:
         add = made.consumers[0]
         if add.op == "Add" and add.graph is node.graph:
             other = add.inputs[1] if add.inputs[0] is made else add.inputs[0]
-            if _own(other) and isinstance(other, Constant) and len(other.dims) == 1:
+            if _is_bias(other, (node.inputs[1].static_shape or (0, 0))[1]):
                 return _layer(node, "linear", other.name, add.outputs[0])
     return _layer(node, "linear", "")

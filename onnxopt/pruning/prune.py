@@ -2,127 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
-from math import gcd
-from typing import Any, Literal, TypeAlias
+from collections.abc import Iterator, Sequence
+from functools import cached_property
 
-import numpy as np
 import onnx
-import onnx.numpy_helper
 
 from onnxopt.calibration import Calibration
 from onnxopt.cost import Cost, cost_of
-from onnxopt.errors import CheckError, UsageError
-from onnxopt.graph import Array
+from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
-from onnxopt.pruning.allocate import Curve, allocate, complexity, uniform
-from onnxopt.pruning.channels import ChannelGroup, Channels, Declined
-from onnxopt.pruning.compensate import Compensation, Refit, compensate, following
-from onnxopt.pruning.costs import Mode, measured, owners, width_cost
-from onnxopt.pruning.criteria import Criterion
-from onnxopt.pruning.grid import legal_widths
-from onnxopt.pruning.layers import find_layers
-from onnxopt.pruning.proof import Proof, prove
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
+from onnxopt.pruning.biases import with_biases, without_zero_biases
+from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
+from onnxopt.pruning.costs import UNITS, Mode, measured
+from onnxopt.pruning.options import PruneOptions, Strategy
+from onnxopt.pruning.plan import Plan
+from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
+from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
-from onnxopt.pruning.sensitivity import damages
-from onnxopt.pruning.statistics import Ranking, chunks, rank
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
 
-Strategy: TypeAlias = Literal["damage", "uniform", "complexity"]
-Tell: TypeAlias = Callable[[str, float], None]
+__all__ = [
+    "Budget",
+    "GroupChoice",
+    "PruneOptions",
+    "Pruned",
+    "Pruner",
+    "Round",
+    "Strategy",
+    "prune",
+]
 
 ONE_ROUND = 0.45
 """Share of the cost that may be left after one round; smaller targets take two (design, 5)."""
 
-CLOSE_ENOUGH = 0.005
-"""How far from the budget, as a share of it, the chosen widths may end."""
-
-MOST_CORRECTIONS = 4
-
-
-@dataclass(frozen=True)
-class Budget:
-    """What the pruned model may cost.
-
-    Attributes:
-        mode: FLOPs (twice the multiply-accumulates), parameters, or memory (weights and
-            activations, in bytes).
-        amount: a share of the original's cost if `relative`, else the cost itself.
-    """
-
-    mode: Mode
-    amount: float
-    relative: bool = True
-
-    def target(self, original: Cost) -> float:
-        return self.amount * measured(original, self.mode) if self.relative else self.amount
-
-
-@dataclass(frozen=True)
-class PruneOptions:
-    """How to prune; the defaults are what the command does without options.
-
-    Attributes:
-        criterion: how channels are ordered within a group.
-        strategy: how the budget is shared: by expected damage, evenly, or drawn by complexity.
-        compensation: what happens to the weights that stay.
-        multiple_of: sizes of axes that are wanted.
-        ignore: names of nodes, or patterns of them, whose channels stay.
-        max_per_group: largest share of a group that may go.
-        min_channels: channels of a group that stay at least.
-        seed: of whatever is drawn.
-    """
-
-    criterion: Criterion = "obs"
-    strategy: Strategy = "damage"
-    compensation: Compensation = "ridge"
-    multiple_of: int = 1
-    ignore: tuple[str, ...] = ()
-    max_per_group: float = 0.9
-    min_channels: int = 1
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class GroupChoice:
-    """What became of one group in one round.
-
-    Attributes:
-        damage: expected loss of output variance at this width.
-        removed: numbers of the units that are gone.
-    """
-
-    name: str
-    units: int
-    width: int
-    damage: float
-    exact: bool
-    measured: bool
-    removed: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Round:
-    """One pass of choosing, cutting and refitting."""
-
-    groups: tuple[GroupChoice, ...]
-    declined: tuple[Declined, ...]
-    proof: Proof | None
-    refits: tuple[Refit, ...] = ()
-
-
-@dataclass(frozen=True)
-class Pruned:
-    """The pruned model and how it came about."""
-
-    model: onnx.ModelProto
-    original: Cost
-    cost: Cost
-    rounds: tuple[Round, ...]
-    notes: tuple[str, ...] = field(default=())
+NO_SAMPLES = (
+    "no calibration data: channels go by their weights alone and nothing is made up for; expect "
+    "to lose most of the accuracy at deeper cuts; a few hundred unlabelled samples "
+    "(--calibration) change that"
+)
 
 
 def prune(
@@ -145,294 +65,145 @@ def prune(
         BadModelError, UnverifiableError: the model is not valid, or does not run here.
         CheckError: a cut that should be exact is not: a bug of ours. Nothing is returned.
     """
-    original = cost_of(proto)
-    target = budget.target(original)
-    if target >= measured(original, budget.mode):
-        raise UsageError("the model is within the budget already", "ask for less")
-    tell("rewriting", 0.0)
-    base = with_biases(optimize(proto, Options(verify=False)).model)
-    batches = _batches(base, calibration)
-    run = _Run(base, budget.mode, target, options, batches, calibration is not None, tell)
-    run.all_rounds()
-    tell("rewriting", 0.0)
-    made = optimize(without_zero_biases(run.pruned)).model
-    return Pruned(made, original, cost_of(made), tuple(run.rounds))
+    return Pruner(proto, calibration, options, tell=tell).at(budget)
 
 
-def _batches(proto: onnx.ModelProto, calibration: Calibration | None) -> list[Batch]:
+class Pruner:
+    """A model that can be pruned to several budgets; what does not depend on them is done once.
+
+    Args:
+        rewriting: how the model is rewritten, without loss, before it is pruned.
+
+    Raises:
+        UsageError, BadModelError, UnverifiableError, CheckError: as of `prune`.
+    """
+
+    def __init__(
+        self,
+        proto: onnx.ModelProto,
+        calibration: Calibration | None = None,
+        options: PruneOptions = PruneOptions(),
+        *,
+        rewriting: Options = Options(),
+        tell: Tell = lambda stage, done: None,
+    ) -> None:
+        self.options, self.tell = options, tell
+        self.has_samples = calibration is not None
+        self.lossless = optimize(proto, rewriting, progress=tell)
+        self.rewriting = Options(verify=rewriting.verify)
+        self.base = with_biases(self.lossless.model)
+        self.batches = _batches(self.base, calibration)
+        base = cost_of(self.lossless.model)
+        self.original: Cost = reference_cost(self.lossless.report.before, base)
+        self._notes = list(self._first_notes())
+
+    def _first_notes(self) -> Iterator[str]:
+        if not self.has_samples:
+            yield NO_SAMPLES
+        before = self.lossless.report.before
+        if self.original.macs != before.macs:
+            yield (
+                f"{len(before.unknown)} nodes of the model have unknown shapes: what it costs is "
+                "taken from its rewritten form"
+            )
+
+    @cached_property
+    def analysis(self) -> Analysis:
+        """The groups of the model as it is."""
+        return analyse(
+            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell
+        )
+
+    def at(self, budget: Budget) -> Pruned:
+        """The model at this budget."""
+        target = self._target(budget)
+        start = measured(cost_of(self.base), budget.mode)
+        rounds = self._rounds(self.analysis)
+        share = target / start
+        if share < ONE_ROUND and self.has_samples and self.options.strategy == "damage":
+            rounds.choose_and_cut(budget.mode, (start * target) ** 0.5)
+        rounds.choose_and_cut(budget.mode, target)
+        return self._finished(rounds, budget)
+
+    def replay(self, plan: Plan) -> Pruned:
+        """What a plan has recorded, without looking at samples except to refit."""
+        rounds = self._rounds(None)
+        for recorded, multiple_of in plan.rounds:
+            rounds.repeat(recorded, multiple_of)
+        return self._finished(rounds, plan.budget)
+
+    def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
+        """What could be cut; with a budget, what one round would cut."""
+        analysis = self.analysis
+        widths: tuple[int, ...] = ()
+        if budget is not None:
+            chosen = choose(analysis, mode, self._target(budget), self.options, {})
+            widths = tuple(
+                sum(unit not in chosen.dead for unit in group.units) for group in analysis.groups
+            )
+        return Preview(
+            original=self.original,
+            groups=analysis.views(mode),
+            declined=analysis.channels.declined,
+            widths=widths,
+            notes=tuple(self._notes),
+        )
+
+    def _target(self, budget: Budget) -> float:
+        target = budget.target(self.original)
+        whole = measured(self.original, budget.mode)
+        if not whole:
+            raise UsageError(
+                f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
+                why_not(self.analysis.channels),
+            )
+        if target >= whole:
+            raise UsageError("the model is within the budget already", "ask for less")
+        require_possible(self.analysis, budget.mode, target, self.options, whole)
+        return target
+
+    def _rounds(self, first: Analysis | None) -> Rounds:
+        return Rounds(self.base, self.options, self.batches, self.has_samples, self.tell, first)
+
+    def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
+        rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
+        cost, grid = cost_of(rewritten.model), rounds.done[-1].multiple_of
+        notes = list(self._notes)
+        if any(choice.removed for done in rounds.done for choice in done.groups):
+            notes += _misses(cost, self.original, budget, grid)
+        else:
+            notes.append("nothing was cut: rewriting without loss was enough for the budget")
+        return Pruned(
+            model=rewritten.model,
+            original=self.original,
+            cost=cost,
+            rounds=tuple(rounds.done),
+            lossless=self.lossless,
+            rewriting=rewritten,
+            notes=tuple(notes),
+        )
+
+
+def _misses(cost: Cost, original: Cost, budget: Budget, multiple_of: int) -> Iterator[str]:
+    """What to say where the budget is missed by more than 1 %."""
+    off = measured(cost, budget.mode) / budget.target(original) - 1
+    if abs(off) > TOLERATED:
+        why = "the widths that its groups can take"
+        if multiple_of > 1:
+            why = f"widths that are multiples of {multiple_of}"
+        more = "more" if off > 0 else "less"
+        yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"
+
+
+def _batches(proto: onnx.ModelProto, calibration: Calibration | None) -> Sequence[Batch]:
     if calibration is None:
         from onnxopt.verification.feeds import draws
 
         return [dict(draws(proto, Session(proto)).feeds[0].arrays)]
-    return batches_of(calibration, model_inputs(proto))
-
-
-@dataclass
-class _Run:
-    """The rounds of one pruning."""
-
-    base: onnx.ModelProto
-    mode: Mode
-    target: float
-    options: PruneOptions
-    batches: Sequence[Batch]
-    has_samples: bool
-    tell: Tell
-    rounds: list[Round] = field(default_factory=list)
-    kept: dict[tuple[str, int], Array] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.pruned = self.base
-
-    def all_rounds(self) -> None:
-        start = measured(cost_of(self.base), self.mode)
-        share = self.target / start
-        if share < ONE_ROUND and self.has_samples and self.options.strategy == "damage":
-            self.one_round((start * self.target) ** 0.5)
-        self.one_round(self.target)
-
-    def one_round(self, target: float) -> None:
-        """Choose, cut, prove and refit once."""
-        options = self.options
-        channels = Channels(self.pruned, self.batches[0], self._ignored())
-        groups = channels.groups
-        if not groups:
-            raise UsageError("no channels of this model can be removed", why_not(channels))
-        rankings = self._rankings(channels, groups)
-        curves = [
-            _curve(channels, group, harm, options)
-            for group, harm in zip(groups, self._damages(rankings), strict=True)
-        ]
-        dead, widths = self._choose(channels, curves, rankings, target)
-        proof = prove(channels, dead, self.batches[:1])
-        if not proof.holds:
-            raise CheckError(
-                f"the cut model differs from the zeroed one by {proof.error:.1e}",
-                "nothing was written; please report this model",
-            )
-        before = self.pruned
-        self.pruned = channels.cut(dead)
-        self._remember(channels, dead)
-        refits = self._compensate(channels)
-        del before
-        choices = tuple(
-            _choice(group, ranking, curve, width, dead)
-            for group, ranking, curve, width in zip(groups, rankings, curves, widths, strict=True)
+    batches = batches_of(calibration, model_inputs(proto))
+    if not batches:
+        raise UsageError(
+            f"'{calibration.name}' holds fewer samples than the model takes at once",
+            "give more samples",
         )
-        self.rounds.append(Round(choices, channels.declined, proof, tuple(refits)))
-
-    def _ignored(self) -> list[str]:
-        names = [node.name or node.output[0] for node in self.base.graph.node]
-        found: list[str] = []
-        for pattern in self.options.ignore:
-            matched = [name for name in names if fnmatchcase(name, pattern)]
-            if not matched:
-                raise UsageError(f"no node is called '{pattern}'", "see `onnxopt prune --dry-run`")
-            found += matched
-        return found
-
-    def _rankings(self, channels: Channels, groups: Sequence[ChannelGroup]) -> list[Ranking]:
-        layers = list(find_layers(channels.model.graph, channels.instance.shape))
-        found: dict[int, Ranking] = {}
-        parts = list(chunks(groups, layers, channels)) if self.has_samples else [range(len(groups))]
-        for part in parts:
-            self.tell("looking at samples", len(found) / len(groups))
-            usable = layers if self.has_samples else []
-            some = [groups[i] for i in part]
-            ranked = rank(
-                self.pruned, channels, some, usable, self.batches,
-                self.options.criterion, self.options.seed,
-            )  # fmt: skip
-            found.update(zip(part, ranked, strict=True))
-        return [found[i] for i in range(len(groups))]
-
-    def _damages(self, rankings: Sequence[Ranking]) -> list[Array]:
-        if not self.has_samples or self.options.strategy != "damage":
-            return [ranking.curve for ranking in rankings]
-        self.tell("measuring sensitivity", 0.0)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(self.pruned)
-        return damages(copy, rankings, self.batches)
-
-    def _choose(
-        self,
-        channels: Channels,
-        curves: Sequence[Curve],
-        rankings: Sequence[Ranking],
-        target: float,
-    ) -> tuple[set[int], list[int]]:
-        """The units to remove; widths are corrected until the cut model costs what it should."""
-        groups = channels.groups
-        cost = width_cost(channels, groups, self.mode)
-        full = [len(group.units) for group in groups]
-        fixed = measured(cost_of(optimize(self.pruned, _QUICK).model), self.mode) - cost.total(full)
-        aim = target - fixed
-        best: tuple[set[int], list[int]] | None = None
-        for _ in range(MOST_CORRECTIONS):
-            widths = list(self._allocate(curves, cost, aim, groups))
-            dead = _dead(channels, rankings, widths)
-            cut = optimize(channels.cut(dead), _QUICK).model
-            actual = measured(cost_of(cut), self.mode)
-            if best is None or actual <= target * (1 + CLOSE_ENOUGH):
-                best = dead, widths
-            if actual <= target * (1 + CLOSE_ENOUGH):
-                break
-            aim -= actual - target
-        assert best is not None
-        return best
-
-    def _allocate(
-        self, curves: Sequence[Curve], cost: Any, aim: float, groups: Sequence[ChannelGroup]
-    ) -> Sequence[int]:
-        if self.options.strategy == "uniform":
-            return uniform(curves, cost, aim)
-        if self.options.strategy == "complexity":
-            return complexity(curves, cost, aim, seed=self.options.seed, owners=owners(groups))
-        return allocate(curves, cost, aim)
-
-    def _remember(self, channels: Channels, dead: set[int]) -> None:
-        """Which channels of the original are left, after this round and those before."""
-        for key, mask in channels.kept(dead).items():
-            before = self.kept.get(key)
-            if before is None:
-                self.kept[key] = mask
-            else:
-                both = before.copy()
-                both[np.flatnonzero(before)] = mask
-                self.kept[key] = both
-
-    def _compensate(self, channels: Channels) -> list[Refit]:
-        if not self.has_samples or self.options.compensation == "none":
-            return []
-        after = Channels(self.pruned, self.batches[0])
-        layers = list(find_layers(after.model.graph, after.instance.shape))
-        return compensate(
-            self.base,
-            self.pruned,
-            layers,
-            following(after.model.graph, layers),
-            self.kept,
-            self.batches,
-            self.options.compensation,
-            lambda done: self.tell("refitting", done),
-        )
-
-
-_QUICK = Options(verify=False)
-
-
-def _curve(
-    channels: Channels,
-    group: ChannelGroup,
-    lost: Array,
-    options: PruneOptions,
-) -> Curve:
-    units = len(group.units)
-    multiple, fixed = _grid(channels, group, options.multiple_of)
-    widths = legal_widths(
-        units,
-        multiple_of=multiple,
-        min_channels=options.min_channels,
-        max_per_group=options.max_per_group,
-        fixed=fixed,
-    )
-    harm = [max(float(lost[units - w] - lost[0]), 0.0) for w in widths]
-    harm[-1] = 0.0
-    return Curve(group.name, widths, tuple(harm))
-
-
-def _grid(channels: Channels, group: ChannelGroup, multiple_of: int) -> tuple[int, int]:
-    """What the number of units should be a multiple of, and what else lies on their axis."""
-    role = group.producers[0]
-    label = channels.tracker.axes(role.weight)[role.axis]
-    if isinstance(label, str):
-        return 1, 0
-    roots = channels.tracker.atoms.roots(label)
-    own = int(np.isin(roots, group.units).sum())
-    each = max(own // len(group.units), 1)
-    others = len(roots) - own
-    if each > 1:
-        return multiple_of // gcd(multiple_of, each), 0
-    return multiple_of, others
-
-
-def _dead(channels: Channels, rankings: Sequence[Ranking], widths: Sequence[int]) -> set[int]:
-    """The units beyond the widths; of an axis that would lose all, the best one stays."""
-    rank_of: dict[int, float] = {}
-    dead: set[int] = set()
-    for group, ranking, width in zip(channels.groups, rankings, widths, strict=True):
-        units = len(group.units)
-        for place, number in enumerate(ranking.order.tolist()):
-            rank_of[group.units[number]] = place / units
-            if place < units - width:
-                dead.add(group.units[number])
-    while empty := next(channels.emptied(dead), None):
-        dead.discard(max(empty, key=lambda unit: (rank_of.get(unit, 0.0), unit)))
-    return dead
-
-
-def _choice(
-    group: ChannelGroup, ranking: Ranking, curve: Curve, width: int, dead: set[int]
-) -> GroupChoice:
-    removed = tuple(i for i, unit in enumerate(group.units) if unit in dead)
-    damage = curve.damage[curve.widths.index(width)]
-    return GroupChoice(
-        group.name,
-        len(group.units),
-        len(group.units) - len(removed),
-        damage,
-        group.exact,
-        ranking.measured,
-        removed,
-    )
-
-
-def why_not(channels: Channels) -> str:
-    """The commonest reasons for which channels stay."""
-    reasons = sorted(channels.declined, key=lambda d: -d.channels)[:3]
-    return "; ".join(f"{d.node}: {d.reason}" for d in reasons) or "it has no layers with weights"
-
-
-def with_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """A copy in which every convolution has a bias: refits move means, which need one."""
-    made = onnx.ModelProto()
-    made.CopyFrom(proto)
-    shapes = {t.name: (tuple(t.dims), t.data_type) for t in made.graph.initializer}
-    for node in made.graph.node:
-        transposed = node.op_type == "ConvTranspose"
-        if (node.op_type != "Conv" and not transposed) or node.domain not in ("", "ai.onnx"):
-            continue
-        found = shapes.get(node.input[1])
-        if found is None or (len(node.input) > 2 and node.input[2]):
-            continue
-        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
-        count = found[0][1] * groups if transposed else found[0][0]
-        name = _free(f"{node.output[0]}{ADDED_BIAS}", shapes)
-        shapes[name] = ((count,), found[1])
-        dtype = onnx.helper.tensor_dtype_to_np_dtype(found[1])
-        made.graph.initializer.append(onnx.numpy_helper.from_array(np.zeros(count, dtype), name))
-        del node.input[2:]
-        node.input.append(name)
-    return made
-
-
-ADDED_BIAS = "_added_bias"
-
-
-def _free(name: str, taken: Iterable[str]) -> str:
-    while name in taken:
-        name += "_"
-    return name
-
-
-def without_zero_biases(proto: onnx.ModelProto) -> onnx.ModelProto:
-    """Take out the biases of `with_biases` that no refit made use of."""
-    zero = {
-        t.name
-        for t in proto.graph.initializer
-        if ADDED_BIAS in t.name and not onnx.numpy_helper.to_array(t).any()
-    }
-    for node in proto.graph.node:
-        if len(node.input) == 3 and node.input[2] in zero:
-            del node.input[2:]
-    return proto
+    return batches

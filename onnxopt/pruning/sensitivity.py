@@ -11,11 +11,19 @@ from onnxopt.graph import Array
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.statistics import SENSITIVITY_CUTS, Ranking
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
+from onnxopt.pruning.threads import one_thread
 
 SAMPLES = 192
 """Samples on which the outputs are compared (design, 5)."""
 
+LASTING = 3.0
+"""What a cut counts more that several layers see. An error inside a residual block is part of the
+sum that later blocks are refitted to, so they repair some of it; what the blocks hand on to each
+other is gone for all. On ResNet-20 at half its FLOPs, judged by calibration samples that took no
+part, 3 and 10 leave 8 % less error in the logits than 1."""
 
+
+@one_thread
 def damages(
     proto: onnx.ModelProto, rankings: Sequence[Ranking], batches: Sequence[Batch]
 ) -> list[Array]:
@@ -44,9 +52,13 @@ def damages(
         found[number] = _factor(stepper, ranking, reference)
     worst = max((f for f in found if f is not None), default=1.0)
     return [
-        ranking.curve * (worst if factor is None else factor)
+        ranking.curve * (worst if factor is None else factor) * _lasting(ranking)
         for ranking, factor in zip(rankings, found, strict=True)
     ]
+
+
+def _lasting(ranking: Ranking) -> float:
+    return LASTING if ranking.readers > 1 else 1.0
 
 
 def _some(batches: Sequence[Batch]) -> list[Batch]:

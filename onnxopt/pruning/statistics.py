@@ -16,6 +16,7 @@ from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
 from onnxopt.pruning.samples import Batch, positions, size_bytes
 from onnxopt.pruning.stepper import weights_of
+from onnxopt.pruning.threads import one_thread
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
 
@@ -38,12 +39,14 @@ class Ranking:
         curve: [units + 1] relative error of the readers when that many are gone, after refits.
         trials: for each of SENSITIVITY_CUTS the units that are gone and the refitted weights.
         measured: the curve is from samples; else it is a guess from the weights alone.
+        readers: how many layers contract the channels.
     """
 
     order: Array
     curve: Array
     trials: tuple[Mapping[str, Array], ...]
     measured: bool
+    readers: int = 1
 
 
 @dataclass(frozen=True)
@@ -104,6 +107,7 @@ def _shape(layer: Layer, channels: Channels) -> tuple[int, tuple[int, int], bool
     return groups, (rows - 1, outputs), rows - 1 > WIDEST_ROWS and layer.taps > 1
 
 
+@one_thread
 def rank(
     proto: onnx.ModelProto,
     channels: Channels,
@@ -225,7 +229,8 @@ def _ranking(
     alone = [problem for _, _, problem in problems]
     chosen = order(criterion, producers, alone, units=len(group.units), seed=seed)
     trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
-    return Ranking(chosen.units, curve(alone, chosen.units), trials, True)
+    lost = curve(alone, chosen.units)
+    return Ranking(chosen.units, lost, trials, True, len(group.consumers))
 
 
 def _trial(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import onnx
 import onnx.helper
+import onnx.numpy_helper
 
 from onnxopt.graph import Array
 from onnxopt.runtime import Session
@@ -57,11 +59,7 @@ class Stepper:
         feeds = list(feeds)
         if not names:
             return [{} for _ in feeds]
-        given = {
-            name: int(onnx.helper.np_dtype_to_tensor_dtype(np.asarray(value).dtype))
-            for name, value in feeds[0].items()
-            if name not in names
-        }
+        given = {name: _type_of([feed[name] for feed in feeds]) for name in feeds[0]}
         part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
         if not part.graph.output:
             return [{n: feed[n] for n in names} for feed in feeds]
@@ -72,6 +70,20 @@ class Stepper:
             made = session.run({n: v for n, v in feed.items() if n in wanted})
             found.append({n: made[n] if n in made else feed[n] for n in names})
         return found
+
+
+def _type_of(values: Sequence[Any]) -> onnx.TypeProto:
+    """The type of what several runs gave, with the dimensions in which they agree."""
+    if isinstance(values[0], list):
+        inner = [item for items in values for item in items] or [np.float32(0)]
+        return onnx.helper.make_sequence_type_proto(_type_of(inner))
+    arrays = [np.asarray(value) for value in values]
+    dims = None
+    if len({array.ndim for array in arrays}) == 1:
+        sizes = (set(size) for size in zip(*(array.shape for array in arrays), strict=True))
+        dims = [size.pop() if len(size) == 1 else None for size in sizes]
+    kind = int(onnx.helper.np_dtype_to_tensor_dtype(arrays[0].dtype))
+    return onnx.helper.make_tensor_type_proto(kind, dims)
 
 
 def set_weights(proto: onnx.ModelProto, arrays: Mapping[str, Array]) -> None:

@@ -26,10 +26,10 @@ def report_markdown(report: Report) -> str:
         title += f" → {report.output}"
     rows = [*signature_rows(report), *operator_rows(report), *size_rows(report)]
     parts = [
-        f"# onnxopt: {_cell(title)}",
-        f"**Verdict:** {_cell(report.verdict_line())}",
-        _table(("", "before", "after", "change"), rows, left=1),
-        "\n".join(f"- {_cell(line)}" for line in closing_lines(report)),
+        f"# onnxopt: {markdown_cell(title)}",
+        f"**Verdict:** {markdown_cell(report.verdict_line())}",
+        markdown_table(("", "before", "after", "change"), rows, left=1),
+        "\n".join(f"- {markdown_cell(line)}" for line in closing_lines(report)),
         _verification(report),
         _changes("Rewrites made", "what", report.changes),
         _changes("Rewrites taken back", "why", report.withdrawn),
@@ -54,7 +54,8 @@ def _verification(report: Report) -> str:
     ]
     head = ("output", "worst error", "relative", "of what is allowed", "on")
     draws = "; ".join(report.verdict.draws)
-    return f"## Verification\n\n{_table(head, rows, left=1)}\n\nInputs: {_cell(draws)}."
+    table = markdown_table(head, rows, left=1)
+    return f"## Verification\n\n{table}\n\nInputs: {markdown_cell(draws)}."
 
 
 def _changes(title: str, column: str, changes: tuple[Change, ...]) -> str:
@@ -63,16 +64,16 @@ def _changes(title: str, column: str, changes: tuple[Change, ...]) -> str:
     rows = [(change.by, change.site, change.what) for change in changes[:MOST_LISTED]]
     more = len(changes) - len(rows)
     rest = f"\n\nand {more} more" if more else ""
-    return f"## {title}\n\n{_table(('by', 'where', column), rows)}{rest}"
+    return f"## {title}\n\n{markdown_table(('by', 'where', column), rows)}{rest}"
 
 
-def _table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int = 3) -> str:
+def markdown_table(head: tuple[str, ...], rows: Sequence[tuple[str, ...]], left: int = 3) -> str:
     """The first `left` columns start at the left, numbers end at the right."""
     rule = tuple("---" if column < left else "---:" for column in range(len(head)))
     lines = [head, rule, *rows]
-    return "\n".join("| " + " | ".join(_cell(c) for c in line) + " |" for line in lines)
+    return "\n".join("| " + " | ".join(markdown_cell(c) for c in line) + " |" for line in lines)
 
 
-def _cell(text: str) -> str:
+def markdown_cell(text: str) -> str:
     """Names in models hold anything: keep them from becoming markup."""
     return re.sub(r"[\\|`*<]|\](?=\()|\b_|_\b", r"\\\g<0>", " ".join(text.split()))

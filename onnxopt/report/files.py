@@ -21,6 +21,15 @@ def check_report_path(file: Path) -> None:
     """
     if file.suffix.lower() not in RENDERINGS:
         raise UsageError(f"the report '{file}' is of no known kind", "name it .json or .md")
+    check_folder(file)
+
+
+def check_folder(file: Path) -> None:
+    """Whether a file can be written there.
+
+    Raises:
+        UsageError: a directory, or a folder that does not exist.
+    """
     if file.is_dir():
         raise UsageError(f"'{file}' is a directory", "give a file name")
     if not file.parent.is_dir():
@@ -30,5 +39,9 @@ def check_report_path(file: Path) -> None:
 def write_report(report: Report, file: Path) -> None:
     """Write a report, replacing what was there only by the whole new one."""
     check_report_path(file)
-    text = RENDERINGS[file.suffix.lower()](report)
+    write_text(file, RENDERINGS[file.suffix.lower()](report))
+
+
+def write_text(file: Path, text: str) -> None:
+    """Write a text with one line feed at its end, whole or not at all."""
     write_atomically(file, [text.rstrip("\n").encode() + b"\n"])

@@ -1,0 +1,80 @@
+"""`onnxopt prune`: cut channels to a budget, make up for them, write the model, report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from onnxopt.cli.options import (
+    ExternalDataChoice,
+    Json,
+    Quiet,
+    SetShape,
+    Verbose,
+    by_name,
+    check_paths,
+    shape,
+)
+from onnxopt.cli.pruning import Place, prune_file, show_preview
+from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
+
+
+@takes_pruning
+def prune(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="The model to prune.")],
+    output: Annotated[
+        Path | None, typer.Argument(metavar="OUT", help="Where to write it; may be IN.")
+    ] = None,
+    *,
+    pruning: PruningArguments,
+    set_shape: SetShape = None,
+    freeze_inputs: Annotated[
+        bool,
+        typer.Option(
+            "--freeze-inputs", help="Count initializers that are also inputs as constants."
+        ),
+    ] = False,
+    external_data: Annotated[
+        ExternalDataChoice,
+        typer.Option(help="Weights in a second file: as the input has it, always or never."),
+    ] = ExternalDataChoice.auto,
+    report: Annotated[
+        list[Path] | None,
+        typer.Option(metavar="FILE.json|FILE.md", help="Write the report there. Repeatable."),
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show what could be cut, and cut nothing.")
+    ] = False,
+) -> None:
+    """Cut whole channels, heads and hidden units down to a budget, and refit what stays.
+
+    No labels, no gradients: a few hundred samples of what the model meets in use tell which
+    channels matter, and what the weights that stay must become. OUT is written only if every
+    check holds.
+
+    \b
+    Examples:
+      onnxopt prune model.onnx small.onnx --flops 0.5 --calibration samples.npz
+      onnxopt prune model.onnx small.onnx --params -30% --calibration images/ \\
+          --preprocess mean=0.485:0.456:0.406,std=0.229:0.224:0.225
+      onnxopt prune model.onnx --dry-run --calibration samples.npz
+      onnxopt prune model.onnx small.onnx --calibration samples.npz --eval test.npz --max-drop 1.0
+      onnxopt prune model.onnx small.onnx --plan plan.json --calibration samples.npz
+    """
+    check_paths(source, output, report or [], dry_run, pruning.save_plan)
+    from onnxopt.model import load
+    from onnxopt.optimizer import Options
+
+    shapes = by_name("--set-shape", set_shape, shape)
+    rewriting = Options(set_shapes=shapes, freeze_inputs=freeze_inputs)
+    job = job_of(pruning, rewriting, is_preview=dry_run)
+    place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
+    if dry_run:
+        show_preview(load(source), job, place, json=json, quiet=quiet)
+    else:
+        prune_file(load(source), job, place, json=json, quiet=quiet, verbose=verbose)

@@ -1,0 +1,259 @@
+"""The options of pruning, which `prune` and `optimize` share, and what they become."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
+
+import typer
+
+from onnxopt.errors import UsageError
+
+if TYPE_CHECKING:
+    from onnxopt.optimizer import Options
+    from onnxopt.pruning.asked import Job
+
+PANEL = "Pruning"
+
+
+class CriterionChoice(str, Enum):
+    """How channels are ordered within a group."""
+
+    obs = "obs"
+    admm = "admm"
+    l1 = "l1"
+    l2 = "l2"
+    fpgm = "fpgm"
+    bn_scale = "bn-scale"
+    random = "random"
+
+
+class StrategyChoice(str, Enum):
+    """How the budget is shared among groups."""
+
+    damage = "damage"
+    uniform = "uniform"
+    complexity = "complexity"
+
+
+class CompensationChoice(str, Enum):
+    """What happens to the weights that stay."""
+
+    ridge = "ridge"
+    scale = "scale"
+    none = "none"
+
+
+def _option(*names: str, metavar: str | None = None, help: str = "") -> Any:
+    return typer.Option(*names, metavar=metavar, help=help, show_default=False)
+
+
+@dataclass(frozen=True)
+class PruningArguments:
+    """The options as they are given; their types say how they are read."""
+
+    flops: Annotated[
+        str | None,
+        _option(metavar="0.5", help="FLOPs that remain: 0.5, 50%, -30% (what goes) or 60M."),
+    ] = None
+    params: Annotated[
+        str | None, _option(metavar="0.5", help="Parameters that remain, likewise.")
+    ] = None
+    memory: Annotated[
+        str | None,
+        _option(metavar="8MB", help="Memory of weights and activations that remains, likewise."),
+    ] = None
+    calibration: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE.npz|DIR",
+            help="Unlabelled samples (arrays named like inputs, or a folder of .npy or images).",
+        ),
+    ] = None
+    preprocess: Annotated[
+        str | None,
+        _option(metavar="mean=..,std=..", help="How images become samples."),
+    ] = None
+    samples: Annotated[
+        int | None, _option(metavar="N", help="Calibration samples to use (1024).")
+    ] = None
+    seed: Annotated[int | None, _option(metavar="N", help="Of whatever is drawn (0).")] = None
+    criterion: Annotated[
+        CriterionChoice | None, _option(help="How channels of a group are ordered (obs).")
+    ] = None
+    strategy: Annotated[
+        StrategyChoice | None, _option(help="How the budget is shared among groups (damage).")
+    ] = None
+    compensation: Annotated[
+        CompensationChoice | None, _option(help="How what stays makes up for it (ridge).")
+    ] = None
+    multiple_of: Annotated[
+        int | None,
+        _option(
+            metavar="N",
+            help="Widths are multiples of this (by default of what kernels here take at once, less "
+            "where the budget would be missed).",
+        ),
+    ] = None
+    ignore: Annotated[
+        list[str] | None,
+        _option(metavar="NAME|PATTERN", help="Nodes whose channels stay. Repeatable."),
+    ] = None
+    max_per_group: Annotated[
+        float | None, _option(metavar="0.8", help="Largest share of a group that may go (1).")
+    ] = None
+    min_channels: Annotated[
+        int | None, _option(metavar="N", help="Channels of a group that stay at least (1).")
+    ] = None
+    prove: Annotated[
+        bool, typer.Option("--prove", help="Prove random cuts of each group alone as well.")
+    ] = False
+    evaluate: Annotated[
+        Path | None,
+        _option(
+            "--eval", metavar="FILE.npz", help="Labelled samples (array 'labels') to judge by."
+        ),
+    ] = None
+    metric: Annotated[
+        str | None,
+        _option(metavar="top1|top5|mse|MODULE:FUNCTION", help="What --eval measures (top1)."),
+    ] = None
+    max_drop: Annotated[
+        float | None,
+        _option(
+            metavar="POINTS",
+            help="Search the largest cut whose metric on --eval falls by no more than this; "
+            "a budget then says how far to go at most.",
+        ),
+    ] = None
+    save_plan: Annotated[
+        Path | None, _option(metavar="PLAN.json", help="Write what was cut, to be replayed.")
+    ] = None
+    plan: Annotated[
+        Path | None,
+        _option(metavar="PLAN.json", help="Cut what this plan says, to the same bytes."),
+    ] = None
+
+    @property
+    def is_given(self) -> bool:
+        return any(getattr(self, f.name) not in (None, False, []) for f in fields(self))
+
+
+def takes_pruning(function: Callable[..., None]) -> Callable[..., None]:
+    """A command whose parameter `pruning` is given as the options of PruningArguments."""
+    hints = get_type_hints(PruningArguments, include_extras=True)
+    names = [f.name for f in fields(PruningArguments)]
+
+    def command(**given: Any) -> None:
+        pruning = PruningArguments(**{name: given.pop(name) for name in names})
+        function(pruning=pruning, **given)
+
+    made: list[inspect.Parameter] = []
+    for parameter in inspect.signature(function, eval_str=True).parameters.values():
+        if parameter.name != "pruning":
+            made.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
+            continue
+        for f in fields(PruningArguments):
+            made.append(
+                inspect.Parameter(
+                    f.name,
+                    inspect.Parameter.KEYWORD_ONLY,
+                    default=f.default,
+                    annotation=hints[f.name],
+                )
+            )
+    command.__name__, command.__doc__ = function.__name__, function.__doc__
+    command.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
+    command.__annotations__ = {p.name: p.annotation for p in made}
+    return command
+
+
+def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = False) -> Job:
+    """What the options ask for.
+
+    Raises:
+        UsageError: not exactly one budget, or options that do not go together.
+    """
+    from onnxopt.pruning.asked import Job
+    from onnxopt.pruning.budget import Budget
+    from onnxopt.pruning.plan import read_plan
+
+    budgets = [Budget.parse(mode, text) for mode, text in _budgets(given) if text is not None]  # type: ignore[arg-type]
+    _check_together(given, len(budgets), is_preview=is_preview)
+    return Job(
+        budget=budgets[0] if budgets else None,
+        mode=budgets[0].mode if budgets else "flops",
+        options=_options(given),
+        rewriting=rewriting,
+        calibration=given.calibration,
+        preprocess=given.preprocess,
+        samples=1024 if given.samples is None else given.samples,
+        evaluation=given.evaluate,
+        metric=given.metric or "top1",
+        max_drop=given.max_drop,
+        plan=None if given.plan is None else read_plan(given.plan),
+    )
+
+
+def _budgets(given: PruningArguments) -> list[tuple[str, str | None]]:
+    return [("flops", given.flops), ("params", given.params), ("memory", given.memory)]
+
+
+def _options(given: PruningArguments) -> Any:
+    from onnxopt.pruning.machine import channel_block
+    from onnxopt.pruning.options import PruneOptions
+
+    chosen: dict[str, Any] = {
+        "criterion": given.criterion and given.criterion.value,
+        "strategy": given.strategy and given.strategy.value,
+        "compensation": given.compensation and given.compensation.value,
+        "multiple_of": given.multiple_of,
+        "max_per_group": given.max_per_group,
+        "min_channels": given.min_channels,
+        "seed": given.seed,
+    }
+    named = {name: value for name, value in chosen.items() if value is not None}
+    if given.multiple_of is None:
+        named.update(multiple_of=channel_block(), relaxed=True)
+    return PruneOptions(**named, ignore=tuple(given.ignore or ()), prove=given.prove)
+
+
+DECIDED_BY_A_PLAN = (
+    "flops",
+    "params",
+    "memory",
+    "samples",
+    "seed",
+    "criterion",
+    "strategy",
+    "compensation",
+) + ("multiple_of", "ignore", "max_per_group", "min_channels", "max_drop", "save_plan")
+
+
+def _check_together(given: PruningArguments, budgets: int, *, is_preview: bool) -> None:
+    named = "--flops, --params and --memory"
+    if budgets > 1:
+        raise UsageError("there is more than one budget", f"give one of {named}")
+    if given.plan is not None:
+        for name in DECIDED_BY_A_PLAN:
+            if getattr(given, name) not in (None, []):
+                raise UsageError(
+                    f"--{name.replace('_', '-')} is decided by the plan already", "leave it out"
+                )
+        if is_preview:
+            raise UsageError("a plan says already what is cut", "leave --dry-run out")
+    elif budgets == 0 and given.max_drop is None and not is_preview:
+        raise UsageError("there is no budget", f"give one of {named}, such as --flops 0.5")
+    if given.max_drop is not None:
+        if given.evaluate is None:
+            raise UsageError("--max-drop needs labelled samples", "give --eval FILE.npz")
+        if given.max_drop < 0:
+            raise UsageError(f"a drop of {given.max_drop:g} is less than none", "give 0 or more")
+    if given.metric is not None and given.evaluate is None:
+        raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
+    if is_preview and given.save_plan is not None:
+        raise UsageError("--dry-run cuts nothing, so there is no plan to save", "leave one out")

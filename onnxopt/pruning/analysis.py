@@ -1,0 +1,177 @@
+"""One look at a model before it is cut: its groups, their order and what losing channels does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
+from typing import TypeAlias
+
+import numpy as np
+import onnx
+
+from onnxopt.cost import Cost
+from onnxopt.errors import UsageError
+from onnxopt.graph import Array
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.costs import Mode, owners, width_cost
+from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.results import GroupView
+from onnxopt.pruning.samples import Batch
+from onnxopt.pruning.sensitivity import damages
+from onnxopt.pruning.statistics import Ranking, chunks, rank
+from onnxopt.pruning.widths import WidthCost
+
+Tell: TypeAlias = Callable[[str, float], None]
+"""Called with what is being done and how much of it is done, 0 to 1."""
+
+
+@dataclass(frozen=True)
+class Analysis:
+    """What is known of the groups of one model.
+
+    Attributes:
+        rankings, lost: for each group the order of its units, and the damage [units + 1] when so
+            many are gone.
+    """
+
+    proto: onnx.ModelProto
+    channels: Channels
+    rankings: tuple[Ranking, ...]
+    lost: tuple[Array, ...]
+
+    @property
+    def groups(self) -> tuple[ChannelGroup, ...]:
+        return self.channels.groups
+
+    def views(self, mode: Mode) -> tuple[GroupView, ...]:
+        """The groups as a person sees them; shares are of the cost of this mode."""
+        cost = width_cost(self.channels, self.groups, mode)
+        shares = _shares(cost, self.groups)
+        return tuple(
+            GroupView(
+                name=group.name,
+                units=len(group.units),
+                members=_members(group),
+                share=share,
+                lost=tuple(float(x) for x in lost),
+                changed=group.changed,
+                measured=ranking.measured,
+            )
+            for group, ranking, lost, share in zip(
+                self.groups, self.rankings, self.lost, shares, strict=True
+            )
+        )
+
+
+def _members(group: ChannelGroup) -> tuple[str, ...]:
+    nodes = (role.node for role in (*group.producers, *group.consumers))
+    return tuple(dict.fromkeys(node.name or node.outputs[0].name for node in nodes))
+
+
+def _shares(cost: WidthCost, groups: Sequence[ChannelGroup]) -> list[float]:
+    full = [len(group.units) for group in groups]
+    each, total = cost.by_owner(full), cost.total(full) or 1.0
+    return [sum(each.get(name, 0.0) for name in names) / total for names in owners(groups)]
+
+
+def analyse(
+    proto: onnx.ModelProto,
+    batches: Sequence[Batch],
+    options: PruneOptions,
+    *,
+    has_samples: bool,
+    tell: Tell,
+) -> Analysis:
+    """Find the groups and measure them.
+
+    Args:
+        batches: samples; without any, drawn inputs with which the model runs.
+        has_samples: the batches are samples.
+
+    Raises:
+        UsageError: there is nothing to cut, or the criterion cannot be applied.
+    """
+    tell("following channels", 0.0)
+    channels = Channels(proto, batches[0], ignored(proto, options.ignore))
+    if not channels.groups:
+        raise UsageError("no channels of this model can be removed", why_not(channels))
+    rankings = _rankings(channels, batches if has_samples else (), options, tell)
+    lost = [ranking.curve for ranking in rankings]
+    if has_samples and options.strategy == "damage":
+        tell("measuring sensitivity", 0.0)
+        copy = onnx.ModelProto()
+        copy.CopyFrom(proto)
+        lost = damages(copy, rankings, batches)
+    return Analysis(proto, channels, tuple(rankings), tuple(map(_finite, lost)))
+
+
+def _finite(lost: Array) -> Array:
+    """The same without infinity and NaN: a very great damage in their place."""
+    known = lost[np.isfinite(lost)]
+    worst = 10 * max(float(known.max()) if len(known) else 1.0, 1.0)
+    return np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
+
+
+def _rankings(
+    channels: Channels, batches: Sequence[Batch], options: PruneOptions, tell: Tell
+) -> list[Ranking]:
+    groups = channels.groups
+    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
+    parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
+    found: dict[int, Ranking] = {}
+    for part in parts:
+        tell("looking at samples", len(found) / len(groups))
+        some = [groups[i] for i in part]
+        try:
+            ranked = rank(
+                channels.proto, channels, some, layers, batches, options.criterion, options.seed
+            )
+        except ValueError as error:
+            fix = "check that the calibration samples are normalised as in training"
+            if options.criterion == "bn-scale":
+                fix = "use another --criterion"
+            raise UsageError(str(error), fix) from error
+        found.update(zip(part, ranked, strict=True))
+    return [found[i] for i in range(len(groups))]
+
+
+def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
+    """The nodes that the patterns name.
+
+    Raises:
+        UsageError: a pattern that fits no node.
+    """
+    names = [node.name for node in proto.graph.node if node.name]
+    found: list[str] = []
+    for pattern in patterns:
+        matched = [name for name in names if fnmatchcase(name, pattern)]
+        if not matched:
+            raise UsageError(
+                f"no node is called '{pattern}'", "`onnxopt prune MODEL --dry-run` lists the names"
+            )
+        found += matched
+    return found
+
+
+def why_not(channels: Channels) -> str:
+    """The commonest reasons for which channels stay."""
+    reasons = sorted(channels.declined, key=lambda d: -d.channels)[:3]
+    return "; ".join(f"{d.node}: {d.reason}" for d in reasons) or "it has no layers with weights"
+
+
+def reference_cost(original: Cost, base: Cost) -> Cost:
+    """What a relative budget is a share of: the original, where that is known.
+
+    Where the original's shapes are not declared its rewritten form tells more.
+    """
+    if not original.unknown or base.unknown:
+        return original
+    return replace(
+        original,
+        macs=base.macs,
+        activation_bytes=base.activation_bytes,
+        peak_memory_bytes=base.peak_memory_bytes,
+        unknown=(),
+    )

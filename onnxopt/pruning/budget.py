@@ -1,0 +1,69 @@
+"""Budgets: what a pruned model may cost, as a share of the original or as a number."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from onnxopt.cost import Cost
+from onnxopt.errors import UsageError
+from onnxopt.pruning.costs import UNITS, Mode, measured
+from onnxopt.quantities import bytes_text, count_text, parse_count
+
+
+@dataclass(frozen=True)
+class Budget:
+    """What the pruned model may cost.
+
+    Attributes:
+        mode: FLOPs (twice the multiply-accumulates), parameters, or memory (weights and
+            activations, in bytes).
+        amount: a share of the original's cost if `relative`, else the cost itself.
+    """
+
+    mode: Mode
+    amount: float
+    relative: bool = True
+
+    @classmethod
+    def parse(cls, mode: Mode, text: str) -> Budget:
+        """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M or 8MB.
+
+        Raises:
+            UsageError: it is none of these, or leaves nothing, or everything.
+        """
+        bare = text.strip()
+        if match := re.fullmatch(r"(-?)([0-9]*\.?[0-9]+)(%?)", bare):
+            sign, number, percent = match.groups()
+            share = float(number) / 100 if percent else float(number)
+            if sign and not percent:
+                raise UsageError(
+                    f"--{mode} {bare} is less than nothing", f"to remove {number}, say -{share:.0%}"
+                )
+            if percent or share <= 1:
+                return cls(mode, _checked(1 - share if sign else share, mode, bare))
+        return cls(mode, float(parse_count(bare)), relative=False)
+
+    def target(self, original: Cost) -> float:
+        return self.amount * measured(original, self.mode) if self.relative else self.amount
+
+    def __str__(self) -> str:
+        if self.relative:
+            return f"{100 * self.amount:.4g}% of the {UNITS[self.mode]}"
+        return cost_text(self.amount, self.mode)
+
+
+def _checked(share: float, mode: Mode, text: str) -> float:
+    if 0 < share < 1:
+        return share
+    raise UsageError(
+        f"--{mode} {text} leaves {'everything' if share >= 1 else 'nothing'}",
+        "say what remains, such as 0.5 or 50%, or what goes, such as -30%",
+    )
+
+
+def cost_text(amount: float, mode: Mode) -> str:
+    """For a person: 60 M FLOPs, 8 MB."""
+    if mode == "memory":
+        return bytes_text(round(amount))
+    return f"{count_text(round(amount))} {UNITS[mode]}"

@@ -1,0 +1,246 @@
+"""The widths of all groups for a budget, corrected until the cut model costs what it should."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import onnx
+
+from onnxopt.cost import cost_of
+from onnxopt.errors import UsageError
+from onnxopt.optimizer import Options, optimize
+from onnxopt.pruning.allocate import Curve, allocate, complexity, uniform
+from onnxopt.pruning.analysis import Analysis
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.closing import closer
+from onnxopt.pruning.costs import Mode, measured, owners, width_cost
+from onnxopt.pruning.grid import legal_widths
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.widths import WidthCost
+
+CLOSE_ENOUGH = 0.003
+"""How far from the budget, as a share of it, the chosen widths may end."""
+
+TOLERATED = 0.01
+"""How far from the budget, as a share of it, a result may be without a word."""
+
+MOST_CORRECTIONS = 6
+MOST_NAMED = 3
+"""Groups that are named where a budget cannot be met."""
+
+UNVERIFIED = Options(verify=False)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """What stays of each group, and the units that go.
+
+    Attributes:
+        off: by how much the cut model exceeds the budget, as a share of it.
+        multiple_of: the grid of the widths.
+    """
+
+    curves: tuple[Curve, ...]
+    dead: frozenset[int]
+    off: float
+    multiple_of: int
+
+
+def curves_of(
+    analysis: Analysis, options: PruneOptions, least: Mapping[str, int]
+) -> tuple[Curve, ...]:
+    """What each group may become.
+
+    Args:
+        least: units that must stay, by name of group.
+    """
+    found = []
+    for group, lost in zip(analysis.groups, analysis.lost, strict=True):
+        units = len(group.units)
+        multiple, fixed = _grid(analysis.channels, group, options.multiple_of)
+        widths = legal_widths(
+            units,
+            multiple_of=multiple,
+            min_channels=max(options.min_channels, least.get(group.name, 1)),
+            max_per_group=1.0 if group.name in least else options.max_per_group,
+            fixed=fixed,
+        )
+        harm = [max(float(lost[units - w] - lost[0]), 0.0) for w in widths]
+        harm[-1] = 0.0
+        found.append(Curve(group.name, widths, tuple(harm)))
+    return tuple(found)
+
+
+def least_widths(analysis: Analysis, options: PruneOptions) -> dict[str, int]:
+    """Units of each group that must stay in whatever rounds follow."""
+    return {
+        group.name: max(1, len(group.units) - int(len(group.units) * options.max_per_group + 1e-9))
+        for group in analysis.groups
+    }
+
+
+def _grid(channels: Channels, group: ChannelGroup, multiple_of: int) -> tuple[int, int]:
+    """What the number of units should be a multiple of, and what else lies on their axis."""
+    role = group.producers[0]
+    label = channels.tracker.axes(role.weight)[role.axis]
+    if isinstance(label, str):
+        return 1, 0
+    roots = channels.tracker.atoms.roots(label)
+    own = int(np.isin(roots, group.units).sum())
+    each = max(own // len(group.units), 1)
+    others = len(roots) - own
+    if each > 1:
+        return multiple_of // math.gcd(multiple_of, each), 0
+    return multiple_of, others
+
+
+def choose(
+    analysis: Analysis,
+    mode: Mode,
+    target: float,
+    options: PruneOptions,
+    least: Mapping[str, int],
+) -> Choice:
+    """The widths whose cut model comes closest to the target, on the widest grid that allows it.
+
+    Args:
+        target: what the cut model may cost, in the unit of the mode.
+        least: units that must stay, by name of group.
+
+    Raises:
+        UsageError: it cannot be met.
+    """
+    found: list[Choice] = []
+    grid = options.multiple_of
+    while True:
+        is_last = grid == 1 or not options.relaxed
+        try:
+            on_grid = replace(options, multiple_of=grid)
+            found.append(_on_grid(analysis, mode, target, on_grid, least))
+        except UsageError:
+            if is_last and not found:
+                raise
+        if is_last or (found and abs(found[-1].off) <= TOLERATED):
+            return min(found, key=lambda choice: _badness(choice.off))
+        grid //= 2
+
+
+def _on_grid(
+    analysis: Analysis,
+    mode: Mode,
+    target: float,
+    options: PruneOptions,
+    least: Mapping[str, int],
+) -> Choice:
+    """The choice on one grid; the allocator's budget is corrected by what the cut model costs."""
+    channels = analysis.channels
+    curves = curves_of(analysis, options, least)
+    cost = width_cost(channels, analysis.groups, mode)
+    full = [len(group.units) for group in analysis.groups]
+    fixed = _measured(analysis.proto, mode) - cost.total(full)
+    aim = target - fixed
+    best: Choice | None = None
+    for _ in range(MOST_CORRECTIONS):
+        widths = _allocated(analysis, curves, cost, aim, options, is_first=best is None)
+        if widths is None:
+            break
+        if cost.total(widths) < (1 - TOLERATED) * aim:
+            widths = closer(curves, cost, widths, aim, TOLERATED) or widths
+        dead = dead_units(analysis, widths)
+        off = _measured(channels.cut(dead), mode) / target - 1
+        if best is None or _badness(off) < _badness(best.off):
+            best = Choice(curves, dead, off, options.multiple_of)
+        if abs(off) <= CLOSE_ENOUGH:
+            break
+        aim -= off * target
+    assert best is not None
+    return best
+
+
+def require_possible(
+    analysis: Analysis, mode: Mode, target: float, options: PruneOptions, whole: float
+) -> None:
+    """Raise UsageError if all groups at their smallest widths cost too much; say what stops it.
+
+    Args:
+        target, whole: what the model may cost, and what the original costs.
+    """
+    cost = width_cost(analysis.channels, analysis.groups, mode)
+    full = [len(group.units) for group in analysis.groups]
+    fixed = _measured(analysis.proto, mode) - cost.total(full)
+    grid = 1 if options.relaxed else options.multiple_of
+    curves = curves_of(analysis, replace(options, multiple_of=grid), {})
+    widths = [curve.widths[0] for curve in curves]
+    remaining = fixed + cost.total(widths)
+    if remaining <= target:
+        return
+    each = cost.by_owner(widths)
+    parts = [sum(each.get(n, 0.0) for n in names) for names in owners(analysis.groups)]
+    order = sorted(range(len(parts)), key=lambda i: -parts[i])[:MOST_NAMED]
+    named = [
+        f"{curves[i].name} ({widths[i]} of {curves[i].widths[-1]} channels stay, "
+        f"{parts[i] / remaining:.0%} of that)"
+        for i in order
+    ]
+    possible = math.ceil(1000 * remaining / whole + 1e-9) / 10
+    rest = max(remaining - sum(parts), 0.0) / remaining
+    limits = "raise --max-per-group, or " if options.max_per_group < 1 else ""
+    limits += "lower --min-channels, or " if options.min_channels > 1 else ""
+    raise UsageError(
+        f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
+        f"their smallest widths {possible:g}% remain; most of it in {', '.join(named)}, and "
+        f"{rest:.0%} of it in what no group makes",
+        f"{limits}ask for at least {possible:g}%",
+    )
+
+
+def _badness(off: float) -> tuple[bool, bool, float]:
+    """Misses that are tolerated before others, and those below the budget before those above."""
+    return abs(off) > TOLERATED, off > CLOSE_ENOUGH, abs(off)
+
+
+def _measured(proto: onnx.ModelProto, mode: Mode) -> float:
+    return measured(cost_of(optimize(proto, UNVERIFIED).model), mode)
+
+
+def _allocated(
+    analysis: Analysis,
+    curves: Sequence[Curve],
+    cost: WidthCost,
+    aim: float,
+    options: PruneOptions,
+    *,
+    is_first: bool,
+) -> tuple[int, ...] | None:
+    """Widths for a budget; None if a correction asks for the impossible."""
+    aim = max(aim, 0.0)
+    try:
+        if options.strategy == "uniform":
+            return tuple(uniform(curves, cost, aim))
+        if options.strategy == "complexity":
+            held = owners(analysis.groups)
+            return tuple(complexity(curves, cost, aim, seed=options.seed, owners=held))
+        return tuple(allocate(curves, cost, aim))
+    except UsageError:
+        if is_first:
+            raise
+        return None
+
+
+def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
+    """The units beyond the widths; of an axis that would lose all, the best one stays."""
+    channels = analysis.channels
+    rank_of: dict[int, float] = {}
+    dead: set[int] = set()
+    for group, ranking, width in zip(analysis.groups, analysis.rankings, widths, strict=True):
+        units = len(group.units)
+        for place, number in enumerate(ranking.order.tolist()):
+            rank_of[group.units[number]] = place / units
+            if place < units - width:
+                dead.add(group.units[number])
+    while empty := next(channels.emptied(dead), None):
+        dead.discard(max(empty, key=lambda unit: (rank_of.get(unit, 0.0), unit)))
+    return frozenset(dead)

@@ -1,0 +1,71 @@
+"""Judge pruned models beside the original: agreement, accuracy, time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from onnxopt.evaluation import Metric, evaluate
+from onnxopt.graph import Array
+from onnxopt.pruning.agreement import Agreement, agreement, batch_size
+from onnxopt.pruning.asked import BATCH, Data, whole
+from onnxopt.pruning.outcome import Accuracy
+from onnxopt.runtime import Session
+from onnxopt.timing import Timing, side_by_side
+
+TIMED_THREADS = 1
+
+
+@dataclass(frozen=True)
+class Judge:
+    """Judges pruned models beside the original, here: the original rewritten without loss."""
+
+    original: onnx.ModelProto
+    data: Data
+    metric: Metric
+
+    def score(self, model: onnx.ModelProto) -> float:
+        labelled = self.data.evaluation
+        assert labelled is not None
+        session = Session(model, optimized=True)
+        return evaluate(session.run, whole(labelled, self.data.batch), self.metric, self.data.batch)
+
+    def accuracy(self, model: onnx.ModelProto, metric: str) -> Accuracy | None:
+        labelled = self.data.evaluation
+        if labelled is None:
+            return None
+        count = whole(labelled, self.data.batch).count
+        before, after = self.score(self.original), self.score(model)
+        return Accuracy(metric, before, after, count, labelled.name)
+
+    def agreement(self, model: onnx.ModelProto) -> Agreement | None:
+        """On the labelled samples or else on those held out; without any, whether it is sound."""
+        chosen = self.data.evaluation or self.data.held_out
+        if chosen is None:
+            agreement(self.original, model, self._feeds(), "drawn inputs")
+            return None
+        batch = min(self.data.batch, chosen.count) if self.data.batch == BATCH else self.data.batch
+        what = "labelled" if self.data.evaluation else "held-out"
+        batches = whole(chosen, batch).batches(batch)
+        return agreement(self.original, model, batches, f"{what} samples of {chosen.name}")
+
+    def timing(self, model: onnx.ModelProto) -> Timing:
+        """One sample at a time, or as many as the model takes."""
+        feeds = next(self._feeds())
+        first = Session(self.original, optimized=True, threads=TIMED_THREADS)
+        second = Session(model, optimized=True, threads=TIMED_THREADS)
+        return side_by_side(
+            first.run, second.run, feeds, threads=TIMED_THREADS, batch=batch_size(feeds)
+        )
+
+    def _feeds(self) -> Iterator[Mapping[str, Array]]:
+        chosen = self.data.evaluation or self.data.held_out
+        if chosen is None:
+            from onnxopt.verification.feeds import draws
+
+            yield from (feed.arrays for feed in draws(self.original, Session(self.original)).feeds)
+            return
+        size = 1 if self.data.batch == BATCH else self.data.batch
+        yield from whole(chosen, size).batches(size)

@@ -1,0 +1,63 @@
+"""How to prune: what the options of the command become."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, TypeAlias
+
+from onnxopt.errors import UsageError
+from onnxopt.pruning.compensate import Compensation
+from onnxopt.pruning.criteria import Criterion
+
+Strategy: TypeAlias = Literal["damage", "uniform", "complexity"]
+
+FEWEST_SAMPLES = 16
+"""Calibration samples that refits need at least; some of them only judge."""
+
+
+@dataclass(frozen=True)
+class PruneOptions:
+    """How to prune; the defaults are what the command does without options.
+
+    Attributes:
+        criterion: how channels are ordered within a group.
+        strategy: how the budget is shared: by expected damage, evenly, or drawn by complexity.
+        compensation: what happens to the weights that stay.
+        multiple_of: what sizes of axes should be a multiple of.
+        relaxed: `multiple_of` is halved where the budget could not be met within 1 % otherwise.
+        ignore: names of nodes, or patterns of them, whose channels stay.
+        max_per_group: largest share of a group that may go.
+        min_channels: channels of a group that stay at least.
+        seed: of whatever is drawn.
+        prove: cut random units of each exact group alone, too, and compare.
+    """
+
+    criterion: Criterion = "obs"
+    strategy: Strategy = "damage"
+    compensation: Compensation = "ridge"
+    multiple_of: int = 1
+    relaxed: bool = False
+    ignore: tuple[str, ...] = ()
+    max_per_group: float = 1.0
+    min_channels: int = 1
+    seed: int = 0
+    prove: bool = False
+
+    def __post_init__(self) -> None:
+        if self.multiple_of < 1:
+            raise UsageError(
+                f"channels cannot be a multiple of {self.multiple_of}", "ask for at least 1"
+            )
+        if not 0 <= self.max_per_group <= 1:
+            raise UsageError(
+                f"{self.max_per_group:g} is no fraction of the channels of a group",
+                "write a number from 0 to 1, such as 0.8",
+            )
+        if self.min_channels < 1:
+            raise UsageError(f"{self.min_channels} channels are too few", "at least 1 always stays")
+        if self.seed < 0:
+            raise UsageError(f"the seed {self.seed} is negative", "give 0 or more")
+
+    @property
+    def fewest_samples(self) -> int:
+        return FEWEST_SAMPLES if self.compensation != "none" else 1

@@ -1,0 +1,119 @@
+"""What pruning found and did, as plain data: groups, rounds, the pruned model."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import onnx
+
+from onnxopt.cost import Cost
+from onnxopt.optimizer import Optimized
+from onnxopt.pruning.compensate import Refit
+from onnxopt.pruning.groups import Declined
+from onnxopt.pruning.proof import Proof
+
+
+@dataclass(frozen=True)
+class GroupView:
+    """One group of channels before it is cut.
+
+    Attributes:
+        name: the node that makes its channels first.
+        units: how many channels there are.
+        members: nodes whose weights change with it.
+        share: what the layers that make it cost, as a share of the model's cost.
+        lost: expected damage, as a share of the outputs' variance (without samples: of the
+            weights), when so many units are gone [units + 1].
+        changed: why a cut is only approximate; "" if it is exact.
+        measured: `lost` is from samples; else it is a guess from the weights alone.
+    """
+
+    name: str
+    units: int
+    members: tuple[str, ...]
+    share: float
+    lost: tuple[float, ...]
+    changed: str
+    measured: bool
+
+    @property
+    def exact(self) -> bool:
+        return not self.changed
+
+
+@dataclass(frozen=True)
+class GroupChoice:
+    """What became of one group in one round.
+
+    Attributes:
+        widths: those that it may have had.
+        width: units that are left.
+        removed: numbers of the units that are gone.
+        damage: expected loss of output variance at this width.
+        proof: of a cut of random units of this group alone, if that was asked for.
+    """
+
+    group: GroupView
+    widths: tuple[int, ...]
+    width: int
+    damage: float
+    removed: tuple[int, ...]
+    proof: Proof | None = None
+
+    @property
+    def name(self) -> str:
+        return self.group.name
+
+    @property
+    def units(self) -> int:
+        return self.group.units
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass of choosing, cutting and refitting.
+
+    Attributes:
+        proof: that the cut model gives what the model with these channels zeroed gives.
+        multiple_of: the grid of the widths.
+    """
+
+    groups: tuple[GroupChoice, ...]
+    declined: tuple[Declined, ...]
+    proof: Proof
+    multiple_of: int = 1
+    refits: tuple[Refit, ...] = ()
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """The pruned model and how it came about.
+
+    Attributes:
+        original, cost: what the model costs before and after.
+        lossless: the model that was pruned: the original, rewritten.
+        rewriting: what the lossless rewriter made of the pruned model.
+    """
+
+    model: onnx.ModelProto
+    original: Cost
+    cost: Cost
+    rounds: tuple[Round, ...]
+    lossless: Optimized
+    rewriting: Optimized
+    notes: tuple[str, ...] = field(default=())
+
+
+@dataclass(frozen=True)
+class Preview:
+    """What could be cut, and what would be.
+
+    Attributes:
+        widths: what each group would keep in one round; empty without a budget.
+    """
+
+    original: Cost
+    groups: tuple[GroupView, ...]
+    declined: tuple[Declined, ...]
+    widths: tuple[int, ...] = ()
+    notes: tuple[str, ...] = ()

@@ -1,0 +1,204 @@
+"""Rounds of pruning: cut what was chosen, prove the cut, refit what stays."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+
+from onnxopt.errors import CheckError, UsageError
+from onnxopt.graph import Array
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.choosing import choose, least_widths
+from onnxopt.pruning.compensate import Refit, compensate, following
+from onnxopt.pruning.costs import Mode
+from onnxopt.pruning.curves import Curve
+from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.pairs import find_pairs
+from onnxopt.pruning.proof import Proof, prove
+from onnxopt.pruning.results import GroupChoice, GroupView, Round
+from onnxopt.pruning.samples import Batch
+
+
+@dataclass
+class Rounds:
+    """The rounds of one pruning.
+
+    Args:
+        base: the model, rewritten without loss, with a bias in every convolution.
+        first: what is known of it, if it has been analysed already.
+    """
+
+    base: onnx.ModelProto
+    options: PruneOptions
+    batches: Sequence[Batch]
+    has_samples: bool
+    tell: Tell
+    first: Analysis | None = None
+    done: list[Round] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.pruned = self.base
+        self._kept: dict[tuple[str, int], Array] = {}
+        self._least: dict[str, int] = {}
+
+    def choose_and_cut(self, mode: Mode, target: float) -> None:
+        """One round that ends at this cost."""
+        analysis = self.first
+        if analysis is None or self.done:
+            analysis = analyse(
+                self.pruned, self.batches, self.options,
+                has_samples=self.has_samples, tell=self.tell,
+            )  # fmt: skip
+        self.tell("choosing widths", 0.0)
+        choice = choose(analysis, mode, target, self.options, self._least)
+        if not self._least:
+            self._least = least_widths(analysis, self.options)
+        channels = analysis.channels
+        proofs = self._proofs(channels)
+        proof = self._proved(channels, choice.dead)
+        groups = tuple(
+            _group_choice(group, view, curve, choice.dead, each)
+            for group, view, curve, each in zip(
+                channels.groups, analysis.views(mode), choice.curves, proofs, strict=True
+            )
+        )
+        self._cut(channels, choice.dead, proof, groups, choice.multiple_of)
+
+    def repeat(
+        self,
+        recorded: Sequence[tuple[GroupView, Sequence[int], Sequence[int]]],
+        multiple_of: int,
+    ) -> None:
+        """One round as a plan has it: for each group its view, widths and removed units.
+
+        Raises:
+            CheckError: the groups are others, or the cut does not prove.
+        """
+        channels = Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
+        found = [(group.name, len(group.units)) for group in channels.groups]
+        if found != [(view.name, view.units) for view, _, _ in recorded]:
+            raise CheckError(
+                "the plan's groups of channels are not those of this model",
+                "the plan was made by another version of onnxopt: prune again",
+            )
+        dead = frozenset(
+            group.units[number]
+            for group, (_, _, removed) in zip(channels.groups, recorded, strict=True)
+            for number in removed
+        )
+        proofs = self._proofs(channels)
+        proof = self._proved(channels, dead)
+        groups = tuple(
+            GroupChoice(
+                group=view,
+                widths=tuple(widths),
+                width=view.units - len(removed),
+                damage=view.lost[len(removed)] - view.lost[0],
+                removed=tuple(removed),
+                proof=each,
+            )
+            for (view, widths, removed), each in zip(recorded, proofs, strict=True)
+        )
+        self._cut(channels, dead, proof, groups, multiple_of)
+
+    def _cut(
+        self,
+        channels: Channels,
+        dead: frozenset[int],
+        proof: Proof,
+        groups: tuple[GroupChoice, ...],
+        multiple_of: int,
+    ) -> None:
+        self.pruned = channels.cut(dead)
+        self._remember(channels, dead)
+        try:
+            refits = tuple(self._compensate())
+        except ValueError as error:
+            raise UsageError(
+                f"weights cannot be refitted: {error}",
+                "check that the calibration samples are normalised as in training",
+            ) from error
+        self.done.append(Round(groups, channels.declined, proof, multiple_of, refits))
+
+    def _proved(self, channels: Channels, dead: frozenset[int]) -> Proof:
+        proof = prove(channels, dead, self.batches[:1])
+        if not proof.holds:
+            raise CheckError(
+                f"the cut model differs from the zeroed one by {proof.error:.1e}",
+                "nothing was written; please report this model",
+            )
+        return proof
+
+    def _proofs(self, channels: Channels) -> list[Proof | None]:
+        """Of random cuts of each exact group alone, in the first round, if that is asked for."""
+        groups = channels.groups
+        if not self.options.prove or self.done:
+            return [None] * len(groups)
+        found: list[Proof | None] = []
+        for number, group in enumerate(groups):
+            self.tell("proving", number / len(groups))
+            dead = half_of(channels, group, [self.options.seed, number])
+            found.append(prove(channels, dead, self.batches[:1], [group]) if dead else None)
+        failed = [g.name for g, p in zip(groups, found, strict=True) if p and not p.holds]
+        if failed:
+            raise CheckError(
+                f"random cuts of these groups do not prove: {', '.join(failed)}",
+                "nothing was written; please report this model; --ignore leaves groups alone",
+            )
+        return found
+
+    def _remember(self, channels: Channels, dead: Iterable[int]) -> None:
+        """Which channels of the original are left, after this round and those before."""
+        for key, mask in channels.kept(dead).items():
+            before = self._kept.get(key)
+            if before is None:
+                self._kept[key] = mask
+            else:
+                both = before.copy()
+                both[np.flatnonzero(before)] = mask
+                self._kept[key] = both
+
+    def _compensate(self) -> list[Refit]:
+        if not self.has_samples or self.options.compensation == "none":
+            return []
+        after = Channels(self.pruned, self.batches[0])
+        layers = list(find_layers(after.model.graph, after.instance.shape))
+        return compensate(
+            self.base,
+            self.pruned,
+            layers,
+            following(after.model.graph, layers),
+            self._kept,
+            self.batches,
+            self.options.compensation,
+            find_pairs(after.model.graph, layers),
+            lambda done: self.tell("refitting", done),
+        )
+
+
+def half_of(channels: Channels, group: ChannelGroup, seed: Sequence[int]) -> frozenset[int]:
+    """Half of the units of a group at random, but no axis without any."""
+    rng = np.random.default_rng(list(seed))
+    dead = set(rng.choice(group.units, len(group.units) // 2, replace=False).tolist())
+    while (gone := next(iter(channels.emptied(dead)), None)) is not None:
+        dead.discard(min(gone))
+    return frozenset(dead)
+
+
+def _group_choice(
+    group: ChannelGroup, view: GroupView, curve: Curve, dead: frozenset[int], proof: Proof | None
+) -> GroupChoice:
+    removed = tuple(i for i, unit in enumerate(group.units) if unit in dead)
+    return GroupChoice(
+        group=view,
+        widths=curve.widths,
+        width=len(group.units) - len(removed),
+        damage=max(view.lost[len(removed)] - view.lost[0], 0.0),
+        removed=removed,
+        proof=proof,
+    )

@@ -1,0 +1,179 @@
+"""The rows and lines that the renderings of a pruning share."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+
+from onnxopt.cost import Cost
+from onnxopt.pruning.groups import Declined
+from onnxopt.pruning.outcome import Accuracy, PruneReport
+from onnxopt.pruning.results import GroupChoice, GroupView, Preview
+from onnxopt.quantities import bytes_text, change_text, count_text
+from onnxopt.report.lines import Row
+
+MOST_REASONS = 3
+MOST_CUTS = 3
+QUARTERS = (0.25, 0.5, 0.75)
+
+
+def cost_rows(before: Cost, after: Cost) -> list[Row]:
+    """What budgets are about, and what else a model costs."""
+    return [
+        _row("FLOPs", 2 * before.macs, 2 * after.macs),
+        _row("MACs", before.macs, after.macs),
+        _row("parameters", before.parameters, after.parameters),
+        _row("size", before.size_bytes, after.size_bytes, is_bytes=True),
+        _row(
+            "memory (weights and activations)",
+            before.weight_bytes + before.activation_bytes,
+            after.weight_bytes + after.activation_bytes,
+            is_bytes=True,
+        ),
+        _row("peak activations", before.peak_memory_bytes, after.peak_memory_bytes, is_bytes=True),
+        _row("nodes", before.nodes, after.nodes),
+    ]
+
+
+def _row(what: str, before: int, after: int, *, is_bytes: bool = False) -> Row:
+    text = bytes_text if is_bytes else count_text
+    return what, text(before), text(after), change_text(before, after)
+
+
+def headline(report: PruneReport) -> str:
+    """What was asked for, what came out, what it is worth: in one line."""
+    share = report.reached / max(report.target, 1)
+    parts = [f"asked for {report.budget}, {_close(share)}"]
+    if report.accuracy is not None:
+        parts.append(accuracy_text(report.accuracy))
+    return "pruned: " + "; ".join(parts)
+
+
+def _close(share: float) -> str:
+    off = share - 1
+    return "met" if abs(off) <= 0.01 else f"{abs(off):.1%} {'above' if off > 0 else 'below'} it"
+
+
+def accuracy_text(accuracy: Accuracy) -> str:
+    if accuracy.metric in ("top1", "top5"):
+        points = 100 * (accuracy.after - accuracy.before)
+        return (
+            f"{accuracy.metric} {accuracy.before:.2%} -> {accuracy.after:.2%} "
+            f"({points:+.2f} points) on {accuracy.samples} labelled samples"
+        )
+    return (
+        f"{accuracy.metric} {accuracy.before:.5g} -> {accuracy.after:.5g} "
+        f"on {accuracy.samples} labelled samples"
+    )
+
+
+def result_lines(report: PruneReport) -> Iterator[str]:
+    """Agreement, time, groups, what was left alone, notes."""
+    if report.agreement is None:
+        yield "agreement with the original: not measured, there are no samples"
+    else:
+        where = f"{report.agreement.samples} {report.agreement.origin}"
+        for output in report.agreement.outputs:
+            yield f"agreement on {where}: {output}"
+    if report.timing is not None:
+        yield f"ONNX Runtime, one run: {report.timing}"
+    if report.calibration is not None:
+        yield f"calibration: {report.calibration.used} samples of {report.calibration.origin}"
+    yield from group_lines(report)
+    yield f"rewriting, without loss: {report.lossless[-1]}"
+    yield from (f"note: {note}" for note in report.notes)
+
+
+def final_choices(report: PruneReport) -> list[tuple[GroupChoice, int]]:
+    """Each group of the first round, with the units that are left at the end."""
+    left: dict[str, int] = {}
+    for done in report.rounds:
+        left.update({choice.name: choice.width for choice in done.groups})
+    return [(choice, left[choice.name]) for choice in report.rounds[0].groups]
+
+
+def group_lines(report: PruneReport) -> Iterator[str]:
+    choices = final_choices(report)
+    cut = [(choice, left) for choice, left in choices if left < choice.units]
+    units = sum(choice.units for choice, _ in choices)
+    gone = sum(choice.units - left for choice, left in cut)
+    line = f"groups: {len(cut)} of {len(choices)} cut, {gone:,} of {units:,} channels removed"
+    largest = sorted(cut, key=lambda pair: pair[1] - pair[0].units)[:MOST_CUTS]
+    most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
+    yield f"{line}; most from {most}" if most else line
+    if (grid := report.rounds[-1].multiple_of) > 1:
+        yield f"widths: multiples of {grid} where groups have as many; --multiple-of 1 frees them"
+    yield proof_line(report)
+    changed = [choice.group for choice, _ in cut if not choice.group.exact]
+    if changed:
+        first = changed[0]
+        yield (
+            f"approximate: {len(changed)} of the groups cut; {first.name}: {first.changed}"
+            + (f"; and {len(changed) - 1} more" if len(changed) > 1 else "")
+        )
+    if declined := report.rounds[0].declined:
+        yield declined_line(declined)
+
+
+def proof_line(report: PruneReport) -> str:
+    proofs = [done.proof for done in report.rounds]
+    worst = max(proof.error for proof in proofs)
+    exact = all(proof.exact for proof in proofs)
+    line = f"proof: the cut model is off the zeroed one by {error_text(worst)}"
+    line += "" if exact else " (approximate groups are among those cut)"
+    each = [choice.proof for choice in report.rounds[0].groups if choice.proof is not None]
+    if each:
+        kept = [proof for proof in each if proof.exact]
+        largest = max((proof.error for proof in kept), default=0.0)
+        line += f"; random cuts of {len(kept)} exact groups, each alone, by "
+        line += f"{error_text(largest)} at most"
+    return line
+
+
+def error_text(error: float) -> str:
+    return f"{error:.1e}" if error else "0"
+
+
+def declined_line(declined: Sequence[Declined]) -> str:
+    """How many channels stay, with the commonest reasons."""
+    kinds: Counter[str] = Counter()
+    for item in declined:
+        kinds[re.sub(r"'[^']*'", "...", item.reason)] += item.channels
+    total = sum(kinds.values())
+    reasons = "; ".join(f"{why} ({count:,})" for why, count in kinds.most_common(MOST_REASONS))
+    more = len(kinds) - MOST_REASONS
+    return f"declined: {total:,} channels: {reasons}" + (
+        f"; {more} more reasons" if more > 0 else ""
+    )
+
+
+GROUP_HEAD = ("group", "cut is", "width", "members", "share", "at 3/4", "at 1/2", "at 1/4")
+
+
+def group_row(group: GroupView) -> tuple[str, ...]:
+    """One group before it is cut; the last columns: damage with that share of its channels left."""
+    lost = [group.lost[round(share * group.units)] - group.lost[0] for share in QUARTERS]
+    return (
+        group.name,
+        "exact" if group.exact else "approximate",
+        str(group.units),
+        str(len(group.members)),
+        f"{group.share:.1%}",
+        *(f"{max(value, 0.0):.2g}" for value in lost),
+    )
+
+
+def preview_notes(found: Preview) -> Iterator[str]:
+    """What the columns mean, what is approximate and why, and notes."""
+    guessed = sum(not group.measured for group in found.groups)
+    if guessed < len(found.groups):
+        yield (
+            "at 3/4, 1/2, 1/4: expected loss of the outputs' variance if so much of the group stays"
+        )
+    if guessed:
+        yield f"{guessed} groups are judged by their weights alone: lost is a share of these"
+    for group in found.groups:
+        if not group.exact:
+            yield f"approximate: {group.name}: {group.changed}"
+    yield from (f"note: {note}" for note in found.notes)

@@ -1,0 +1,320 @@
+"""`onnxopt prune` as a user meets it: what is printed and written, and every kind of bad input."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import jsonschema
+import numpy as np
+import onnx
+import onnx.helper
+import onnx.numpy_helper
+import pytest
+from judge import REPOSITORY, model
+
+import onnxopt
+from onnxopt.calibration import load_calibration
+from onnxopt.cli.main import run
+from onnxopt.cli.pruning_options import CompensationChoice, CriterionChoice, StrategyChoice
+from onnxopt.pruning.compensate import Compensation
+from onnxopt.pruning.criteria import Criterion
+from onnxopt.pruning.options import Strategy
+
+MODELS = REPOSITORY / "models"
+DIGITS = str(MODELS / "digits_resnet.onnx")
+CALIBRATION = str(MODELS / "digits_resnet_calibration.npz")
+TEST = str(MODELS / "digits_resnet_test.npz")
+SAMPLED = ["--calibration", CALIBRATION, "--samples", "60"]
+SCHEMA = Path(onnxopt.__file__).parent / "report" / "pruning_schema.json"
+SMALL = """<ir_version: 8, opset_import: ["" : 17]>
+g (float[N,4] x) => (float[N,3] y)
+{ h = MatMul(x, a)  r = Relu(h)  y = MatMul(r, b) }"""
+
+
+def small(path: Path, *, is_input: bool = False, dtype: Any = np.float32) -> str:
+    """A model of two products, in a file."""
+    proto = model(SMALL)
+    rng = np.random.default_rng(0)
+    for name, shape in (("a", (4, 16)), ("b", (16, 3))):
+        array = rng.standard_normal(shape).astype(dtype)
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+        if is_input:
+            proto.graph.input.append(onnx.helper.make_tensor_value_info(name, 1, shape))
+    if dtype == np.float16:
+        for info in (*proto.graph.input, *proto.graph.output):
+            info.type.tensor_type.elem_type = onnx.TensorProto.FLOAT16
+    onnx.save(proto, path)
+    return str(path)
+
+
+def write(path: Path, **arrays: Any) -> str:
+    np.savez(path, **arrays)
+    return str(path)
+
+
+def images() -> Any:
+    return np.load(CALIBRATION)["image"]
+
+
+def failed(arguments: list[str], capsys: pytest.CaptureFixture[str], code: int = 2) -> str:
+    """What a command says that fails."""
+    assert run(arguments) == code
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("error: ") and err.count("\n") <= 2, err
+    return str(err)
+
+
+def test_the_choices_are_those_of_the_library() -> None:
+    for choices, literal in (
+        (CriterionChoice, Criterion),
+        (StrategyChoice, Strategy),
+        (CompensationChoice, Compensation),
+    ):
+        assert tuple(c.value for c in choices) == get_args(literal)
+
+
+def test_prune_writes_model_plan_and_reports_and_a_plan_replays_to_the_same_bytes(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, again, plan = (str(tmp_path / name) for name in ("a.onnx", "b.onnx", "plan.json"))
+    reports = [str(tmp_path / name) for name in ("r.md", "r.json")]
+    options = ["--flops", "0.4", "--eval", TEST, "--save-plan", plan, "--prove"]
+    options += ["--report", reports[0], "--report", reports[1]]
+    assert run(["prune", DIGITS, out, *SAMPLED, *options]) == 0
+    shown = capsys.readouterr().out
+    for part in ("FLOPs", "met; top1 99.78% -> ", "agreement on 450 labelled samples", "1 thread"):
+        assert part in " ".join(shown.split())
+    report = json.loads(Path(reports[1]).read_text())
+    jsonschema.validate(report, json.loads(SCHEMA.read_text()))
+    assert report["after"]["macs"] == pytest.approx(0.4 * report["before"]["macs"], rel=0.01)
+    assert len(report["rounds"]) == 2 and report["calibration"]["used"] == 60
+    assert "## Groups of channels" in Path(reports[0]).read_text()
+    assert run(["prune", DIGITS, again, "--calibration", CALIBRATION, "--plan", plan, "-q"]) == 0
+    assert Path(out).read_bytes() == Path(again).read_bytes()
+    assert capsys.readouterr().out == ""
+
+
+def test_json_is_all_that_is_printed_and_follows_its_schema(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out.onnx")
+    assert run(["prune", small(tmp_path / "m.onnx"), out, "--params", "50%", "--json"]) == 0
+    shown, errors = capsys.readouterr()
+    data = json.loads(shown)
+    schema = json.loads(SCHEMA.read_text())
+    jsonschema.validate(data, schema)
+    assert set(data) == set(schema["properties"]) == set(schema["required"])
+    assert data["output"] == out and data["agreement"] is None and errors == ""
+    assert any("no calibration data" in note for note in data["notes"])
+
+
+def test_the_output_may_be_the_input(tmp_path: Path) -> None:
+    path = small(tmp_path / "m.onnx")
+    assert run(["prune", path, path, "--params", "-50%", "-q"]) == 0
+    assert sum(np.prod(t.dims) for t in onnx.load(path).graph.initializer) == 56
+    assert [p.name for p in tmp_path.iterdir()] == ["m.onnx"]
+
+
+def test_optimize_with_a_budget_prunes_as_well(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = str(tmp_path / "out.onnx")
+    source = small(tmp_path / "m.onnx")
+    assert run(["optimize", source, out, "--params", "0.5", "--skip", "deduplicate"]) == 0
+    assert "asked for 50% of the parameters, met" in capsys.readouterr().out
+    assert sum(np.prod(t.dims) for t in onnx.load(out).graph.initializer) == 56
+
+
+def test_a_dry_run_shows_groups_and_what_is_declined_and_writes_nothing(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(["prune", DIGITS, "--dry-run", *SAMPLED, "--flops", "0.5"]) == 0
+    shown = capsys.readouterr().out
+    for part in ("/stem/stem.0/Conv", "exact", "would keep", "'logits' is an output of the model"):
+        assert part in shown
+    assert run(["prune", DIGITS, "--dry-run", "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert data["schema"] == "onnxopt-pruning-preview/1" and len(data["groups"]) == 9
+    assert data["groups"][0]["would_keep"] is None and data["declined"][0]["channels"] == 10
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_drop_that_is_allowed_is_searched_and_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--calibration", CALIBRATION, "--samples", "60", "--compensation", "scale"]
+    options += ["--eval", TEST, "--max-drop", "3", "--multiple-of", "4", "--json"]
+    assert run(["prune", DIGITS, str(tmp_path / "out.onnx"), *options]) == 0
+    data = json.loads(capsys.readouterr().out)
+    accuracy = data["accuracy"]
+    assert accuracy["before"] - accuracy["after"] <= 0.03
+    assert data["after"]["macs"] < 0.95 * data["before"]["macs"]
+    assert data["budget"]["text"].startswith("the largest cut that loses at most 3 points of top1")
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda x: x.reshape(300, 64), "is 64, but the input 'image' is float32[batch,1,8,8]"),
+        (lambda x: x.transpose(0, 2, 3, 1), "the channels come last"),
+        (lambda x: (x * 9).astype(np.uint8), "normalise as in training"),
+        (lambda x: np.where(np.arange(64).reshape(8, 8) == 5, np.nan, x), "NaN or infinity"),
+        (lambda x: x[:9], "holds 9 samples, but at least 16 are needed"),
+        (lambda x: np.repeat(x[:1], 50, 0), "are all the same"),
+        (lambda x: x * np.float32(1e30), "normalised as in training"),
+    ],
+    ids=["flat", "layout", "dtype", "nan", "few", "constant", "huge"],
+)
+def test_calibration_data_that_does_not_fit_is_refused_and_nothing_is_written(
+    change: Callable[[Any], Any], said: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = write(tmp_path / "data.npz", image=change(images()).astype(change(images()).dtype))
+    out = tmp_path / "out.onnx"
+    plan, report = str(tmp_path / "p.json"), str(tmp_path / "r.md")
+    arguments = ["prune", DIGITS, str(out), "--flops", "0.5", "--calibration", data]
+    assert said in failed([*arguments, "--save-plan", plan, "--report", report], capsys)
+    assert [p.name for p in tmp_path.iterdir()] == ["data.npz"]
+
+
+def test_samples_in_the_range_of_raw_pixels_are_noted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw = np.abs(images()) / np.abs(images()).max() * np.float32(255)
+    data = write(tmp_path / "data.npz", image=raw)
+    arguments = ["--flops", "0.8", "--calibration", data, "--compensation", "none"]
+    assert run(["prune", DIGITS, str(tmp_path / "out.onnx"), *arguments]) == 0
+    assert "as raw pixels do" in " ".join(capsys.readouterr().out.split())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "there is no budget"),
+        (["--flops", "0.5", "--params", "0.5"], "more than one budget"),
+        (["--flops", "1.0"], "leaves everything"),
+        (["--flops", "-0.3"], "say -30%"),
+        (["--memory", "much"], "is not a number"),
+        (["--params", "60G"], "within the budget already"),
+        (
+            ["--params", "0.001", "--max-per-group", "0.9"],
+            "cannot be reached: with all groups at their smallest widths",
+        ),
+        (["--flops", "0.5", "--ignore", "nowhere*"], "no node is called 'nowhere*'"),
+        (["--flops", "0.5", "--max-drop", "1"], "needs labelled samples"),
+        (["--flops", "0.5", "--metric", "top5"], "needs labelled samples"),
+        (["--flops", "0.5", "--eval", CALIBRATION], "holds no labels"),
+        (["--flops", "0.5", "--calibration", "none.npz"], "no file or folder"),
+        (["--flops", "0.5", *SAMPLED[:2], "--samples", "5"], "at least 16 are needed"),
+        (["--flops", "0.5", "--preprocess", "mean=0"], "there are none"),
+        (["--flops", "0.5", "--max-per-group", "3"], "no fraction"),
+        (["--flops", "0.5", "--min-channels", "0"], "too few"),
+        (["--flops", "0.5", "--multiple-of", "0"], "multiple of 0"),
+        (["--flops", "0.5", "--seed", "-1"], "negative"),
+        (["--flops", "0.5", "--criterion", "best"], "best"),
+        (["--flops", "0.5", "--metric", "nothing", "--eval", TEST], "no metric 'nothing'"),
+        (["--plan", "none.json"], "cannot read the plan"),
+        (["--plan", DIGITS], "is not a plan"),
+        (["--plan", "none.json", "--flops", "0.5"], "decided by the plan"),
+        (["--flops", "0.5", "--save-plan", "no/such/plan.json"], "there is no folder"),
+        (["--flops", "0.5", "--report", "r.html"], "of no known kind"),
+        (["--dry-run", "--save-plan", "p.json"], "no plan to save"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
+)
+def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_written(
+    arguments: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert said in failed(["prune", DIGITS, "out.onnx", *arguments], capsys)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plan_is_for_one_model_and_one_set_of_samples(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out, plan = small(tmp_path / "m.onnx"), str(tmp_path / "o.onnx"), tmp_path / "p.json"
+    rng = np.random.default_rng(1)
+    first, second = (
+        write(tmp_path / name, x=rng.standard_normal((40, 4)).astype(np.float32))
+        for name in ("a.npz", "b.npz")
+    )
+    options = ["--params", "0.5", "--calibration", first, "--save-plan", str(plan), "-q"]
+    assert run(["prune", source, out, *options]) == 0
+    capsys.readouterr()
+    replay = ["prune", source, out, "--plan", str(plan)]
+    assert "there are none" in failed(replay, capsys)
+    assert "not those that the plan" in failed([*replay, "--calibration", second], capsys)
+    other = ["prune", DIGITS, out, "--plan", str(plan), "--calibration", first]
+    assert "made for another model" in failed(other, capsys)
+    assert run([*replay, "--calibration", first, "-q"]) == 0
+    data = json.loads(plan.read_text())
+    data["rounds"][0]["groups"][0]["name"] = "elsewhere"
+    plan.write_text(json.dumps(data))
+    assert "not those of this model" in failed([*replay, "--calibration", first], capsys, 1)
+
+
+def test_weights_that_are_inputs_are_declined_with_the_way_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = small(tmp_path / "m.onnx", is_input=True), str(tmp_path / "out.onnx")
+    assert "--freeze-inputs" in failed(["prune", source, out, "--params", "0.5"], capsys)
+    assert not Path(out).exists()
+    assert run(["prune", source, out, "--params", "0.5", "--freeze-inputs", "-q"]) == 0
+    assert Path(out).exists()
+
+
+def test_float16_models_are_pruned(tmp_path: Path) -> None:
+    source, out = small(tmp_path / "m.onnx", dtype=np.float16), str(tmp_path / "out.onnx")
+    rng = np.random.default_rng(1)
+    data = write(tmp_path / "a.npz", x=rng.standard_normal((40, 4)).astype(np.float16))
+    assert run(["prune", source, out, "--params", "0.5", "--calibration", data, "-q"]) == 0
+    assert {t.data_type for t in onnx.load(out).graph.initializer} == {onnx.TensorProto.FLOAT16}
+
+
+def test_quantized_weights_are_cut_or_declined_with_a_reason(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = model("""<ir_version: 8, opset_import: ["" : 17]>
+    g (float[N,4] x) => (float[N,3] y) <uint8 z = {0}, float s = {0.1}> {
+      q = QuantizeLinear(x, s, z)
+      h = MatMulInteger(q, a)
+      f = Cast<to = 1>(h)
+      y = MatMul(f, b)
+    }""")
+    rng = np.random.default_rng(0)
+    for name, array in (
+        ("a", rng.integers(-9, 9, (4, 16)).astype(np.int8)),
+        ("b", rng.standard_normal((16, 3)).astype(np.float32)),
+    ):
+        proto.graph.initializer.append(onnx.numpy_helper.from_array(array, name))
+    onnx.save(proto, tmp_path / "m.onnx")
+    out = tmp_path / "out.onnx"
+    code = run(["prune", str(tmp_path / "m.onnx"), str(out), "--params", "0.5", "--json"])
+    shown, errors = capsys.readouterr()
+    if code == 0:
+        assert json.loads(shown)["after"]["parameters"] < 80
+    else:
+        assert code == 2 and "MatMul" in errors and not out.exists()
+
+
+def test_the_samples_of_a_plan_are_those_that_the_report_names(tmp_path: Path) -> None:
+    source, plan = small(tmp_path / "m.onnx"), tmp_path / "p.json"
+    rng = np.random.default_rng(1)
+    data = write(tmp_path / "a.npz", x=rng.standard_normal((90, 4)).astype(np.float32))
+    options = ["--params", "0.5", "--calibration", data, "--save-plan", str(plan), "-q"]
+    assert run(["prune", source, str(tmp_path / "o.onnx"), *options]) == 0
+    found = json.loads(plan.read_text())["calibration"]
+    ports = onnxopt.inspect(onnx.load(source)).cost.inputs
+    assert list(ports) == ["x"]
+    from onnxopt.signature import model_inputs
+
+    used, held_out = load_calibration(data, model_inputs(onnx.load(source))).split(1 / 9)
+    assert (used.count, held_out.count) == (80, 10) and found["sha256"] == used.digest

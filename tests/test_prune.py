@@ -1,0 +1,285 @@
+"""Pruning to a budget, from the library: budgets are met, plans replay, options count."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnx.numpy_helper
+import pytest
+from judge import REPOSITORY
+
+from onnxopt.calibration import Calibration, load_calibration
+from onnxopt.cost import cost_of
+from onnxopt.errors import CheckError, UsageError
+from onnxopt.evaluation import evaluate, load_metric
+from onnxopt.model import load
+from onnxopt.pruning.agreement import agreement, check_signature
+from onnxopt.pruning.asked import Job
+from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.costs import Mode, measured
+from onnxopt.pruning.job import preview
+from onnxopt.pruning.machine import channel_block
+from onnxopt.pruning.options import PruneOptions, Strategy
+from onnxopt.pruning.plan import model_digest
+from onnxopt.pruning.prune import Pruner
+from onnxopt.pruning.results import Pruned
+from onnxopt.pruning.search import largest_cut
+from onnxopt.runtime import Session
+from onnxopt.signature import model_inputs, model_outputs
+from onnxopt.timing import side_by_side
+
+MODELS = REPOSITORY / "models"
+QUICK = PruneOptions(compensation="none", strategy="uniform")
+
+
+@cache
+def digits() -> onnx.ModelProto:
+    return load(MODELS / "digits_resnet.onnx")
+
+
+@cache
+def samples() -> Calibration:
+    path = MODELS / "digits_resnet_calibration.npz"
+    return load_calibration(path, model_inputs(digits()), samples=100)
+
+
+@cache
+def by_weights() -> Pruner:
+    """The digits model, to be pruned by its weights alone."""
+    return Pruner(digits(), None, QUICK)
+
+
+@cache
+def half() -> Pruned:
+    """At half the FLOPs, with all that calibration gives."""
+    return Pruner(digits(), samples()).at(Budget("flops", 0.5))
+
+
+def top1(model: onnx.ModelProto) -> float:
+    path = MODELS / "digits_resnet_test.npz"
+    labelled = load_calibration(path, model_inputs(digits()))
+    return evaluate(Session(model).run, labelled, load_metric("top1"), 64)
+
+
+@pytest.mark.parametrize(
+    ("text", "amount", "relative"),
+    [
+        ("0.5", 0.5, True),
+        ("50%", 0.5, True),
+        ("-30%", 0.7, True),
+        (" .25 ", 0.25, True),
+        ("8MB", 8e6, False),
+        ("60M", 6e7, False),
+        ("500", 500, False),
+        ("0.5M", 5e5, False),
+    ],
+)
+def test_a_budget_is_read_as_people_write_it(text: str, amount: float, relative: bool) -> None:
+    found = Budget.parse("flops", text)
+    assert (found.mode, found.relative) == ("flops", relative)
+    assert found.amount == pytest.approx(amount)
+
+
+@pytest.mark.parametrize("text", ["1", "100%", "-0%", "0", "-100%", "-0.3", "x", "", "-130%"])
+def test_a_budget_that_leaves_nothing_or_everything_is_refused(text: str) -> None:
+    with pytest.raises(UsageError):
+        Budget.parse("flops", text)
+
+
+@pytest.mark.parametrize("mode", ["flops", "params", "memory"])
+@pytest.mark.parametrize("share", [0.7, 0.5])
+def test_budgets_are_met_within_one_percent(mode: Mode, share: float) -> None:
+    made = by_weights().at(Budget(mode, share))
+    target = share * measured(made.original, mode)
+    assert measured(cost_of(made.model), mode) == pytest.approx(target, rel=0.01)
+
+
+def test_an_absolute_budget_is_met_too() -> None:
+    made = by_weights().at(Budget("params", 90_000, relative=False))
+    assert cost_of(made.model).parameters == pytest.approx(90_000, rel=0.01)
+
+
+@pytest.mark.parametrize("strategy", ["uniform", "complexity"])
+def test_every_strategy_meets_its_budget(strategy: Strategy) -> None:
+    options = PruneOptions(compensation="none", strategy=strategy, seed=3)
+    made = Pruner(digits(), None, options).at(Budget("flops", 0.6))
+    assert made.cost.macs == pytest.approx(0.6 * made.original.macs, rel=0.01)
+
+
+def test_half_of_the_digits_model_loses_at_most_one_point() -> None:
+    assert half().cost.macs == pytest.approx(half().original.macs / 2, rel=0.01)
+    assert top1(half().model) >= top1(digits()) - 0.01
+
+
+def test_the_pruned_model_has_the_signature_of_the_original_and_finite_outputs() -> None:
+    assert model_inputs(half().model) == model_inputs(digits())
+    assert model_outputs(half().model) == model_outputs(digits())
+    onnx.checker.check_model(half().model, full_check=True)
+    found = agreement(digits(), half().model, samples().batches(20), "samples")
+    (output,) = found.outputs
+    assert found.samples == 100 and output.top1 is not None and output.top1 > 0.95
+    assert output.cosine is not None and output.cosine > 0.9 and output.relative < 0.4
+
+
+def test_samples_make_up_for_what_is_gone() -> None:
+    by_size = PruneOptions(compensation="none", criterion="l1", strategy="uniform")
+    bare = Pruner(digits(), samples(), by_size).at(Budget("flops", 0.5))
+    assert top1(half().model) > top1(bare.model) + 0.05
+
+
+def test_without_samples_the_notes_say_what_that_costs() -> None:
+    (note,) = by_weights().at(Budget("flops", 0.5)).notes
+    assert "no calibration data" in note and "lose most of the accuracy" in note
+    assert not [n for n in half().notes if "no calibration data" in n]
+
+
+def test_deep_cuts_take_two_rounds_and_keep_what_each_group_must_keep() -> None:
+    options = PruneOptions(compensation="scale", max_per_group=0.8)
+    made = Pruner(digits(), samples(), options).at(Budget("flops", 0.3))
+    first, second = made.rounds
+    assert made.cost.macs == pytest.approx(0.3 * made.original.macs, rel=0.01)
+    original = {choice.name: choice.units for choice in first.groups}
+    assert {c.name for c in second.groups} <= set(original)
+    assert all(c.width >= 0.2 * original[c.name] - 1e-9 for c in second.groups)
+
+
+def test_widths_are_multiples_of_what_is_asked_for() -> None:
+    options = PruneOptions(compensation="none", multiple_of=8)
+    made = Pruner(digits(), None, options).at(Budget("params", 0.5))
+    assert all(choice.width % 8 == 0 for choice in made.rounds[0].groups)
+
+
+def test_a_relaxed_grid_is_halved_until_the_budget_is_met() -> None:
+    options = replace(QUICK, multiple_of=64, relaxed=True)
+    made = Pruner(digits(), None, options).at(Budget("flops", 0.9))
+    assert made.rounds[0].multiple_of < 64
+    assert made.cost.macs == pytest.approx(0.9 * made.original.macs, rel=0.01)
+
+
+def test_a_budget_that_the_grid_misses_is_noted() -> None:
+    options = replace(QUICK, multiple_of=64)
+    made = Pruner(digits(), None, options).at(Budget("flops", 0.9))
+    assert made.cost.macs < 0.99 * 0.9 * made.original.macs
+    assert [note for note in made.notes if "multiples of 64 allow no closer" in note]
+
+
+def test_an_impossible_budget_says_how_far_it_can_go_and_what_stops_it() -> None:
+    pruner = Pruner(digits(), None, replace(QUICK, max_per_group=0.9))
+    with pytest.raises(UsageError) as caught:
+        pruner.at(Budget("flops", 0.001))
+    assert "0.1% of the FLOPs cannot be reached" in caught.value.what
+    assert "/stem/stem.0/Conv (2 of 16 channels stay" in caught.value.what
+    possible = float(caught.value.fix.split("at least ")[1].rstrip("%")) / 100
+    made = pruner.at(Budget("flops", possible))
+    assert made.cost.macs <= possible * made.original.macs * 1.003
+
+
+@pytest.mark.parametrize("share", [0.05, 0.1, 0.99, 0.999])
+def test_extreme_budgets_are_met_or_refused(share: float) -> None:
+    made = by_weights().at(Budget("flops", share))
+    assert made.cost.macs <= share * made.original.macs * 1.01
+
+
+def test_ignored_nodes_keep_their_channels() -> None:
+    options = PruneOptions(compensation="none", ignore=("/stages/stages.[34]/*",))
+    made = Pruner(digits(), None, options).at(Budget("flops", 0.9))
+    names = [choice.name for choice in made.rounds[0].groups]
+    assert names and not [
+        n for n in names if n.startswith(("/stages/stages.3", "/stages/stages.4"))
+    ]
+
+
+def test_every_exact_group_proves_alone_if_that_is_asked_for() -> None:
+    options = PruneOptions(compensation="none", prove=True)
+    made = Pruner(digits(), None, options).at(Budget("flops", 0.8))
+    proofs = [choice.proof for choice in made.rounds[0].groups]
+    assert all(proof is not None and proof.exact and proof.holds for proof in proofs)
+
+
+def test_a_preview_shows_all_groups_and_what_one_round_would_keep() -> None:
+    job = Job(Budget("flops", 0.5), options=QUICK)
+    found = preview(digits(), job, lambda stage, done: None)
+    assert len(found.groups) == len(found.widths) == 9
+    assert sum(group.share for group in found.groups) == pytest.approx(1, abs=0.02)
+    assert all(w <= group.units for w, group in zip(found.widths, found.groups, strict=True))
+    assert all(len(group.lost) == group.units + 1 for group in found.groups)
+    assert [item.channels for item in found.declined] == [10]
+
+
+def test_the_digest_of_a_model_is_that_of_its_weights_too() -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(digits())
+    assert model_digest(other) == model_digest(digits())
+    tensor = other.graph.initializer[0]
+    array = onnx.numpy_helper.to_array(tensor) + 1
+    tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    assert model_digest(other) != model_digest(digits())
+
+
+def test_the_largest_cut_within_a_drop_is_found_by_bisection() -> None:
+    asked: list[float] = []
+
+    def at(budget: Budget) -> Pruned:
+        if budget.amount < 0.2:
+            raise UsageError("too small")
+        asked.append(budget.amount)
+        return half()
+
+    best = largest_cut(at, lambda made: asked[-1], 0.6, "flops", None, lambda stage, done: None)
+    assert best is half()
+    assert min(a for a in asked if a >= 0.6) == pytest.approx(0.6, abs=0.02)
+
+
+def test_where_no_cut_keeps_the_score_that_is_an_error() -> None:
+    with pytest.raises(CheckError, match="no cut stays within the drop"):
+        largest_cut(
+            lambda budget: half(), lambda made: 0.0, 0.5, "flops", 0.5, lambda stage, done: None
+        )
+
+
+def test_a_changed_signature_is_refused() -> None:
+    other = onnx.ModelProto()
+    other.CopyFrom(half().model)
+    other.graph.output[0].name = "other"
+    with pytest.raises(CheckError, match="outputs of the pruned model"):
+        check_signature(half().lossless.model, other)
+
+
+def test_outputs_that_become_nan_are_refused() -> None:
+    broken = onnx.ModelProto()
+    broken.CopyFrom(digits())
+    for tensor in broken.graph.initializer:
+        if tensor.name == "classifier.bias":
+            array = np.full(tuple(tensor.dims), np.nan, np.float32)
+            tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
+    with pytest.raises(CheckError, match="NaN or infinity in 'logits'"):
+        agreement(digits(), broken, samples().batches(50), "samples")
+
+
+def test_runs_side_by_side_take_turns() -> None:
+    order: list[str] = []
+    found = side_by_side(
+        lambda feeds: order.append("a"),
+        lambda feeds: order.append("b"),
+        {},
+        threads=1,
+        batch=1,
+        seconds=0.0,
+    )
+    assert found.pairs == 5 and found.low <= found.ratio <= found.high
+    switches = sum(x != y for x, y in pairwise(order))
+    assert switches >= found.pairs
+
+
+@pytest.mark.parametrize(("flags", "block"), [("fpu avx2", 8), ("fpu avx2 avx512f", 16)])
+def test_the_block_of_channels_is_that_of_the_machine(
+    flags: str, block: int, tmp_path: Path
+) -> None:
+    (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\n")
+    assert channel_block(tmp_path / "cpuinfo") == block
+    assert channel_block(tmp_path / "nothing") == 8

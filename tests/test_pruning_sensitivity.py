@@ -1,0 +1,163 @@
+"""What a cut of one group does to the outputs of the whole model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import judge
+import numpy as np
+import onnx
+import pytest
+from cuts import channels_of, weighted
+
+from onnxopt.graph import Array
+from onnxopt.pruning import sensitivity
+from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.sensitivity import LASTING, damages, output_change
+from onnxopt.pruning.statistics import SENSITIVITY_CUTS, Ranking, rank
+from onnxopt.pruning.stepper import set_weights
+from onnxopt.runtime import Session
+
+CHAIN = (
+    "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,8] w2, float[8] wb2, float[8,4] w3",
+    "a = Gemm(x, w1, wb1) b = Relu(a) c = Gemm(b, w2, wb2) d = Relu(c) y = MatMul(d, w3)",
+)
+
+
+def copied(proto: onnx.ModelProto) -> onnx.ModelProto:
+    made = onnx.ModelProto()
+    made.CopyFrom(proto)
+    return made
+
+
+def rankings_of(proto: onnx.ModelProto, batches: Sequence[dict[str, Array]]) -> list[Ranking]:
+    channels = channels_of(proto)
+    layers = list(find_layers(channels.model.graph, channels.instance.shape))
+    return rank(proto, channels, channels.groups, layers, batches)
+
+
+def batches_of(proto: onnx.ModelProto, count: int = 4, size: int = 32) -> list[dict[str, Array]]:
+    return [judge.drawn(proto, seed, size) for seed in range(count)]
+
+
+def lost(
+    proto: onnx.ModelProto, trial: Mapping[str, Array], batches: Sequence[dict[str, Array]]
+) -> float:
+    changed = copied(proto)
+    set_weights(changed, trial)
+    first, second = Session(proto), Session(changed)
+    return output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+
+
+def test_damage_is_the_change_of_the_outputs_when_one_group_is_cut() -> None:
+    proto = weighted(*CHAIN)
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    assert len(rankings) == 2
+    for ranking, damage in zip(rankings, damages(copied(proto), rankings, batches), strict=True):
+        assert damage.shape == ranking.curve.shape
+        changes = [lost(proto, trial, batches) for trial in ranking.trials]
+        errors = [ranking.curve[round(share * 8)] for share in SENSITIVITY_CUTS]
+        # In proportion to the own error, and right for the trials together.
+        factor = damage[-1] / ranking.curve[-1]
+        np.testing.assert_allclose(damage, factor * ranking.curve, rtol=1e-9)
+        ratios = [c / e for c, e in zip(changes, errors, strict=True)]
+        assert min(ratios) * 0.999 <= factor <= max(ratios) * 1.001
+
+
+def test_the_last_layer_loses_in_the_output_what_its_own_error_is() -> None:
+    """Of a group that the last layer reads, the outputs change by that layer's own error."""
+    proto = weighted(
+        "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,1] w2, float[1] wb2",
+        "a = Gemm(x, w1, wb1) b = Relu(a) y = Gemm(b, w2, wb2)",
+    )
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    (damage,) = damages(copied(proto), rankings, batches)
+    np.testing.assert_allclose(damage, rankings[0].curve, rtol=0.01, atol=1e-6)
+
+
+def test_what_hardly_reaches_the_outputs_does_little_damage() -> None:
+    inputs = (
+        "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,4] w2, float[6,8] w3, float[8] wb3,"
+        " float[8,4] w4"
+    )
+    body = (
+        "a = Gemm(x, w1, wb1) b = Relu(a) c = MatMul(b, w2) e = Gemm(x, w3, wb3) f = Relu(e)"
+        " g = MatMul(f, w4) h = Mul(g, k) y = Add(c, h)"
+    )
+    proto = weighted(inputs, body, constants="float k = {0.01}")
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    loud, quiet = damages(copied(proto), rankings, batches)
+    assert quiet[4] < 1e-3 * loud[4]
+
+
+def test_a_group_whose_error_is_a_guess_counts_as_the_worst_of_the_others() -> None:
+    proto = weighted(*CHAIN)
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    guess = Ranking(np.arange(5), np.linspace(0, 1, 6), (), False)
+    found = damages(copied(proto), [rankings[0], guess, rankings[1]], batches)
+    factors = [float(found[i][-1] / r.curve[-1]) for i, r in ((0, rankings[0]), (2, rankings[1]))]
+    np.testing.assert_allclose(found[1], guess.curve * max(factors), rtol=1e-9)
+    (alone,) = damages(copied(proto), [guess], batches)
+    np.testing.assert_allclose(alone, guess.curve)
+
+
+def test_the_order_of_the_groups_does_not_matter_and_the_model_is_as_before() -> None:
+    proto = weighted(*CHAIN)
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    working = copied(proto)
+    straight = damages(working, rankings, batches)
+    assert working.SerializeToString() == proto.SerializeToString()
+    reverse = damages(working, rankings[::-1], batches)[::-1]
+    for a, b in zip(straight, reverse, strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5)
+
+
+def test_readers_before_others_run_again() -> None:
+    """Both layers that read the group change, the first included."""
+    proto = weighted(
+        "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,4] w2, float[4,4] w5, float[8,4] w3",
+        "a = Gemm(x, w1, wb1) b = Relu(a) c = MatMul(b, w2) d = MatMul(b, w3) e = Tanh(c)"
+        " f = MatMul(e, w5) y = Add(f, d)",
+    )
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    ranking = next(r for r in rankings if len(r.order) == 8)
+    assert {name for trial in ranking.trials for name in trial} == {"w2", "w3"}
+    (damage,) = damages(copied(proto), [ranking], batches)
+    changes = [lost(proto, trial, batches) for trial in ranking.trials]
+    errors = [ranking.curve[round(share * 8)] for share in SENSITIVITY_CUTS]
+    ratios = [c / e for c, e in zip(changes, errors, strict=True)]
+    factor = damage[-1] / ranking.curve[-1] / LASTING
+    assert min(ratios) * 0.999 <= factor <= max(ratios) * 1.001
+
+
+def test_only_as_many_samples_are_run_as_are_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    proto = weighted(*CHAIN)
+    batches = batches_of(proto, 6)
+    rankings = rankings_of(proto, batches)
+    monkeypatch.setattr(sensitivity, "SAMPLES", 64)
+    few = damages(copied(proto), rankings, batches)
+    expected = damages(copied(proto), rankings, batches[:2])
+    for a, b in zip(few, expected, strict=True):
+        assert a.tobytes() == b.tobytes()
+
+
+def test_the_change_of_outputs_is_a_share_of_their_variance() -> None:
+    rng = np.random.default_rng(0)
+    y = rng.standard_normal((50, 4)).astype(np.float32) * 3 + 5
+    parts = [{"y": y[:20]}, {"y": y[20:]}]
+    moved = [{"y": part["y"] + np.float32(0.3)} for part in parts]
+    assert output_change(parts, parts) == 0
+    expected = 0.09 * y.size / np.square(y - y.mean()).sum()
+    assert output_change(parts, moved) == pytest.approx(expected, rel=1e-4)
+    two = [{**a, "z": np.zeros(3, np.float32)} for a in parts]
+    same = [{**a, "z": np.zeros(3, np.float32)} for a in moved]
+    assert output_change(two, same) == pytest.approx(expected / 2, rel=1e-4)
+    numbers = [{"n": np.arange(3)} for _ in parts]
+    assert output_change(numbers, numbers) == 0
+    assert output_change(parts, [{"y": p["y"][:1]} for p in parts]) == np.inf

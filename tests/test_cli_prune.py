@@ -134,7 +134,7 @@ def test_a_dry_run_shows_groups_and_what_is_declined_and_writes_nothing(
     monkeypatch.chdir(tmp_path)
     assert run(["prune", DIGITS, "--dry-run", *SAMPLED, "--flops", "0.5"]) == 0
     shown = capsys.readouterr().out
-    for part in ("/stem/stem.0/Conv", "exact", "would keep", "'logits' is an output of the model"):
+    for part in ("/stem/stem.0", "exact", "would keep", "'logits' is an output of the model"):
         assert part in shown
     assert run(["prune", DIGITS, "--dry-run", "--json"]) == 0
     data = json.loads(capsys.readouterr().out)

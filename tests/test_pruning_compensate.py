@@ -66,7 +66,7 @@ def refitted(
     after, layers = layers_of(cut)
     made = copied(cut)
     done = compensate(
-        original, made, layers, following(after.model.graph, layers), channels.kept(dead), batches,
+        original, made, layers, following(after.model.graph, layers, after.instance.shape), channels.kept(dead), batches,
         form,
     )  # fmt: skip
     return cut, made, done
@@ -198,8 +198,8 @@ def test_a_later_block_repairs_what_an_earlier_one_lost() -> None:
 
 def test_a_shortcut_that_drifted_is_made_up_for_in_residual_blocks() -> None:
     proto = weighted(*BLOCKS)
-    layers = layers_of(proto)[1]
-    after = following(channels_of(proto).model.graph, layers)
+    channels, layers = layers_of(proto)
+    after = following(channels.model.graph, layers, channels.instance.shape)
     targets = {layer.node: after[layer.output][0] for layer in layers}
     assert (targets["c"].output, targets["c"].shortcut, targets["c"].rectified) == ("t", "s0", True)
     assert (targets["f"].output, targets["f"].shortcut) == ("u", "t0")
@@ -225,7 +225,7 @@ def sum_of(left: str, right: str) -> onnx.ModelProto:
 def test_what_follows_a_layer_is_the_sum_only_where_that_is_all_that_reads_it() -> None:
     def first(proto: onnx.ModelProto) -> dict[str, tuple[str, str, bool]]:
         channels, layers = layers_of(proto)
-        after = following(channels.model.graph, layers)
+        after = following(channels.model.graph, layers, channels.instance.shape)
         return {n: (t[0].output, t[0].shortcut, t[0].rectified) for n, t in after.items()}
 
     assert first(sum_of("a", "b")) == {"a": ("y", "b", False), "b": ("y", "a", False)}
@@ -373,7 +373,7 @@ def test_progress_is_told_from_zero_upwards_and_never_beyond_one() -> None:
     channels, layers = layers_of(proto)
     told: list[float] = []
     compensate(
-        proto, copied(proto), layers, following(channels.model.graph, layers), {},
+        proto, copied(proto), layers, following(channels.model.graph, layers, channels.instance.shape), {},
         batches_of(proto, 2, 2), tell=told.append,
     )  # fmt: skip
     assert told == sorted(told) and told[0] == 0 and told[-1] <= 1 and len(told) >= len(layers)

@@ -38,8 +38,8 @@ def test_the_adjoint_of_a_convolution_is_its_adjoint(
     W = rng.normal(size=(1, 4 * 9 + 1, 5))
     x = rng.normal(size=(2, 4, *size)).astype(np.float32)
     operator = Operator(layer)
-    made = operator.linear(x, W)
-    r: Array = rng.normal(size=made.shape).astype(np.float32)
+    made: Array = operator.linear(x, W)
+    r = np.asarray(rng.normal(size=made.shape), np.float32)
     back = operator.adjoint(r, W, x)
     assert back.shape == x.shape
     assert np.isclose(np.sum(made * r), np.sum(x * back), rtol=1e-4)
@@ -109,7 +109,7 @@ def test_refits_in_turns_come_closer_than_each_layer_alone(seed: int) -> None:
             original,
             pruned,
             layers,
-            following(after.model.graph, layers),
+            following(after.model.graph, layers, after.instance.shape),
             channels.kept(units),
             batches,
             pairs=pairs if in_turns else {},

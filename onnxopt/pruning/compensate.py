@@ -71,19 +71,23 @@ class After:
     rectified: bool = False
 
 
-def following(graph: Graph, layers: Sequence[Layer]) -> dict[str, tuple[After, ...]]:
+def following(
+    graph: Graph, layers: Sequence[Layer], shape: Callable[[Value], tuple[int, ...] | None]
+) -> dict[str, tuple[After, ...]]:
     """What follows each layer, by its output: the sum first where there is one, then without."""
     values: dict[str, Value] = {v.name: v for node in graph.nodes for v in node.outputs}
     found: dict[str, tuple[After, ...]] = {}
     for layer in layers:
         made = values[layer.output]
         alone = After(made.name, "", _is_rectified(made))
-        added = _sum_after(made, graph)
+        added = _sum_after(made, graph, shape)
         found[layer.output] = (alone,) if added is None else (added, alone)
     return found
 
 
-def _sum_after(made: Value, graph: Graph) -> After | None:
+def _sum_after(
+    made: Value, graph: Graph, shape: Callable[[Value], tuple[int, ...] | None]
+) -> After | None:
     if len(made.consumers) != 1 or made.is_graph_output:
         return None
     add = made.consumers[0]
@@ -91,6 +95,8 @@ def _sum_after(made: Value, graph: Graph) -> After | None:
         return None
     other = add.inputs[1] if add.inputs[0] is made else add.inputs[0]
     if other.array is not None or other.producer is None:
+        return None
+    if shape(made) != shape(add.outputs[0]):  # it is broadcast itself
         return None
     return After(add.outputs[0].name, other.name, _is_rectified(add.outputs[0]))
 
@@ -207,7 +213,7 @@ class _Task:
         target = _narrowed(self.theirs[number][self.after.output], self.after.output, self.kept)
         if not self.after.shortcut:
             return target, np.zeros((), target.dtype)
-        return target, self.ours[number][self.after.shortcut]
+        return target, np.broadcast_to(self.ours[number][self.after.shortcut], target.shape)
 
     def rows(self, held_out: bool) -> Iterator[tuple[Array, Array, Array]]:
         """For each batch what the layer gets [rows, k], the target of the sum and the shortcut."""
@@ -219,7 +225,8 @@ class _Task:
             t = self.layer.outputs(target, chosen)
             shortcut = np.zeros((), t.dtype)
             if self.after.shortcut:
-                shortcut = self.layer.outputs(ours[self.after.shortcut], chosen)
+                whole = np.broadcast_to(ours[self.after.shortcut], target.shape)
+                shortcut = self.layer.outputs(whole, chosen)
             yield x, t, shortcut
 
 
@@ -253,9 +260,10 @@ def _refit(task: _Task, old: Array) -> tuple[Refit, Array]:
         has_bias = bool(task.layer.bias)
         new = np.stack([_solved(moments.group(g), best[g], has_bias) for g in range(groups)])
         error = _error(task, new) if np.isfinite(new).all() else np.inf
-        if error >= lowest:
+        if error < lowest:
+            best, lowest = new, error
+        elif step:
             break
-        best, lowest = new, error
     return Refit(task.layer.name, "ridge", before, lowest, lowest < before), best
 
 

@@ -172,7 +172,7 @@ class Rounds:
             self.base,
             self.pruned,
             layers,
-            following(after.model.graph, layers),
+            following(after.model.graph, layers, after.instance.shape),
             self._kept,
             self.batches,
             self.options.compensation,

@@ -132,6 +132,7 @@ def test_a_dry_run_shows_groups_and_what_is_declined_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("COLUMNS", "120")
     assert run(["prune", DIGITS, "--dry-run", *SAMPLED, "--flops", "0.5"]) == 0
     shown = capsys.readouterr().out
     for part in ("/stem/stem.0", "exact", "would keep", "'logits' is an output of the model"):

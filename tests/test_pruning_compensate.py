@@ -66,9 +66,14 @@ def refitted(
     after, layers = layers_of(cut)
     made = copied(cut)
     done = compensate(
-        original, made, layers, following(after.model.graph, layers, after.instance.shape), channels.kept(dead), batches,
+        original,
+        made,
+        layers,
+        following(after.model.graph, layers, after.instance.shape),
+        channels.kept(dead),
+        batches,
         form,
-    )  # fmt: skip
+    )
     return cut, made, done
 
 
@@ -373,9 +378,14 @@ def test_progress_is_told_from_zero_upwards_and_never_beyond_one() -> None:
     channels, layers = layers_of(proto)
     told: list[float] = []
     compensate(
-        proto, copied(proto), layers, following(channels.model.graph, layers, channels.instance.shape), {},
-        batches_of(proto, 2, 2), tell=told.append,
-    )  # fmt: skip
+        proto,
+        copied(proto),
+        layers,
+        following(channels.model.graph, layers, channels.instance.shape),
+        {},
+        batches_of(proto, 2, 2),
+        tell=told.append,
+    )
     assert told == sorted(told) and told[0] == 0 and told[-1] <= 1 and len(told) >= len(layers)
 
 

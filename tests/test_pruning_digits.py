@@ -142,7 +142,8 @@ def test_budgets_of_every_kind_are_met(mode: Mode) -> None:
     assert_not_above(small(budget), budget)
 
 
-def test_deep_cuts_take_two_rounds() -> None:
+def test_deep_cuts_take_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.45)
     budget = Budget("flops", 0.3)
     found = small(budget)
     assert len(found.rounds) == 2

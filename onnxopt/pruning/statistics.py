@@ -9,6 +9,7 @@ import numpy as np
 import onnx
 
 from onnxopt.graph import Array
+from onnxopt.parts import parts
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layers import Layer
@@ -85,20 +86,16 @@ def chunks(
     groups: Sequence[ChannelGroup], layers: Sequence[Layer], channels: Channels
 ) -> Iterator[list[int]]:
     """Groups whose moments are taken in one run over the samples, by number."""
-    chunk: list[int] = []
-    total = 0
-    for number, group in enumerate(groups):
-        size = 0
-        for reader in readers(group, layers, channels):
-            _, (k, _), wide = _shape(reader.layer, channels)
-            size += 8 * reader.layer.groups * (k // reader.layer.taps if wide else k) ** 2
-        if chunk and total + size > LARGEST_MOMENTS_BYTES:
-            yield chunk
-            chunk, total = [], 0
-        chunk.append(number)
-        total += size
-    if chunk:
-        yield chunk
+
+    def size(number: int) -> int:
+        total = 0
+        for reader in readers(groups[number], layers, channels):
+            layer = reader.layer
+            _, (k, _), wide = _shape(layer, channels)
+            total += 8 * layer.groups * (k // layer.taps if wide else k) ** 2
+        return total
+
+    return parts(range(len(groups)), size, LARGEST_MOMENTS_BYTES)
 
 
 def _shape(layer: Layer, channels: Channels) -> tuple[int, tuple[int, int], bool]:
@@ -168,17 +165,12 @@ def _output_shape(layer: Layer, shape: Sequence[int], x: Array) -> tuple[int, ..
 
 
 def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[list[Layer]]:
-    part: list[Layer] = []
-    total = 0
-    for layer in layers:
-        size = 32 * size_bytes(channels.instance.shapes.get(layer.input, (1,))[1:])
-        if part and total + size > LARGEST_SHOWN_BYTES:
-            yield part
-            part, total = [], 0
-        part.append(layer)
-        total += size
-    if part:
-        yield part
+    shapes = channels.instance.shapes
+    return parts(
+        layers,
+        lambda layer: 32 * size_bytes(shapes.get(layer.input, (1,))[1:]),
+        LARGEST_SHOWN_BYTES,
+    )
 
 
 def _problems(

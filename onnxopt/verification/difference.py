@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 import onnx
 
 from onnxopt.changes import Numerics
 from onnxopt.errors import OnnxoptError
+from onnxopt.parts import parts
 from onnxopt.runtime import Session
 from onnxopt.signature import port_of
 from onnxopt.verification.feeds import Feed, draws
@@ -76,24 +78,16 @@ def _groups(proto: onnx.ModelProto, made: set[str]) -> Iterator[list[str]]:
     inferred = infer(skeleton(proto), {})
     infos = (*inferred.graph.value_info, *inferred.graph.output)
     ports = {info.name: port_of(info) for info in infos}
-    group: list[str] = []
-    total = 0
-    for node in proto.graph.node:
-        for name in node.output:
-            if name in made:
-                port = ports.get(name)
-                size = UNKNOWN_BYTES
-                if port is not None and port.dims is not None:
-                    size = port.dtype.itemsize
-                    for dim in port.dims:
-                        size *= dim if isinstance(dim, int) else 16
-                if group and total + size > LARGEST_SHOWN_BYTES:
-                    yield group
-                    group, total = [], 0
-                group.append(name)
-                total += size
-    if group:
-        yield group
+
+    def size(name: str) -> int:
+        port = ports.get(name)
+        if port is None or port.dims is None:
+            return UNKNOWN_BYTES
+        dims = (dim if isinstance(dim, int) else 16 for dim in port.dims)
+        return prod(dims) * port.dtype.itemsize
+
+    names = [name for node in proto.graph.node for name in node.output if name in made]
+    return parts(names, size, LARGEST_SHOWN_BYTES)
 
 
 def _differing(

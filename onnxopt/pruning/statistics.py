@@ -15,7 +15,7 @@ from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layers import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
-from onnxopt.pruning.samples import Batch, positions, size_bytes
+from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.runtime import Session
@@ -168,7 +168,7 @@ def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[lis
     shapes = channels.instance.shapes
     return parts(
         layers,
-        lambda layer: 32 * size_bytes(shapes.get(layer.input, (1,))[1:]),
+        lambda layer: BATCH * size_bytes(shapes.get(layer.input, (1,))[1:]),
         LARGEST_SHOWN_BYTES,
     )
 

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from onnxopt.cli.options import (
+    ExternalData,
     ExternalDataChoice,
+    FreezeInputs,
     Json,
     Only,
     Quiet,
+    Reports,
     RulesFolders,
     SetShape,
     Skip,
@@ -48,12 +51,7 @@ def optimize(
             "goes away. Changes the signature, and says so. Repeatable.",
         ),
     ] = None,
-    freeze_inputs: Annotated[
-        bool,
-        typer.Option(
-            "--freeze-inputs", help="Count initializers that are also inputs as constants."
-        ),
-    ] = False,
+    freeze_inputs: FreezeInputs = False,
     verify_data: Annotated[
         Path | None,
         typer.Option(
@@ -72,14 +70,8 @@ def optimize(
     allow_growth: Annotated[
         str, typer.Option(metavar="10%", help="How much the file may grow (64 KB are always fine).")
     ] = "1%",
-    external_data: Annotated[
-        ExternalDataChoice,
-        typer.Option(help="Weights in a second file: as the input has it, always or never."),
-    ] = ExternalDataChoice.auto,
-    report: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.json|FILE.md", help="Write the report there. Repeatable."),
-    ] = None,
+    external_data: ExternalData = ExternalDataChoice.auto,
+    report: Reports = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -37,6 +37,30 @@ SetShape = Annotated[
     list[str] | None,
     typer.Option(metavar="NAME=1,3,224,224", help="Fix the shape of an input. Repeatable."),
 ]
+FreezeInputs = Annotated[
+    bool,
+    typer.Option("--freeze-inputs", help="Count initializers that are also inputs as constants."),
+]
+Reports = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--report", metavar="FILE.json|FILE.md", help="Write the report there. Repeatable."
+    ),
+]
+
+
+class ExternalDataChoice(str, Enum):
+    """Where weights go."""
+
+    auto = "auto"
+    always = "always"
+    never = "never"
+
+
+ExternalData = Annotated[
+    ExternalDataChoice,
+    typer.Option(help="Weights in a second file: as the input has it, always or never."),
+]
 
 
 def by_name(option: str, entries: Iterable[str] | None, read: Callable[[str], T]) -> dict[str, T]:
@@ -66,14 +90,6 @@ def shape(text: str) -> tuple[int, ...]:
     if any(dim < 0 for dim in dims):
         raise ValueError("a dimension is negative")
     return dims
-
-
-class ExternalDataChoice(str, Enum):
-    """Where weights go."""
-
-    auto = "auto"
-    always = "always"
-    never = "never"
 
 
 def check_paths(

@@ -8,9 +8,12 @@ from typing import Annotated
 import typer
 
 from onnxopt.cli.options import (
+    ExternalData,
     ExternalDataChoice,
+    FreezeInputs,
     Json,
     Quiet,
+    Reports,
     SetShape,
     Verbose,
     by_name,
@@ -30,20 +33,9 @@ def prune(
     *,
     pruning: PruningArguments,
     set_shape: SetShape = None,
-    freeze_inputs: Annotated[
-        bool,
-        typer.Option(
-            "--freeze-inputs", help="Count initializers that are also inputs as constants."
-        ),
-    ] = False,
-    external_data: Annotated[
-        ExternalDataChoice,
-        typer.Option(help="Weights in a second file: as the input has it, always or never."),
-    ] = ExternalDataChoice.auto,
-    report: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="FILE.json|FILE.md", help="Write the report there. Repeatable."),
-    ] = None,
+    freeze_inputs: FreezeInputs = False,
+    external_data: ExternalData = ExternalDataChoice.auto,
+    report: Reports = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,

@@ -12,8 +12,9 @@ from cuts import channels_of, random_cut, weighted
 
 from onnxopt.graph import Array
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.compensate import Compensation, Refit, compensate, following
+from onnxopt.pruning.compensate import Compensation, compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
+from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.sensitivity import output_change
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session

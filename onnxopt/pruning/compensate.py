@@ -8,7 +8,7 @@ that each block also repairs the drift from above it.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Literal, TypeAlias
@@ -18,41 +18,16 @@ import onnx
 
 from onnxopt.graph import Array, Graph, Value
 from onnxopt.pruning.layers import Layer
-from onnxopt.pruning.moments import Moments
-from onnxopt.pruning.pairs import Operator, wanted_between
-from onnxopt.pruning.ridge import solve
-from onnxopt.pruning.samples import Batch, fold, positions
+from onnxopt.pruning.refit import Looked, Refit, Task, refit, rescale
+from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
 from onnxopt.pruning.threads import one_thread
+from onnxopt.pruning.turns import in_turns
 
 Compensation: TypeAlias = Literal["ridge", "scale", "none"]
 
-WIDEST_SOLVED = 6000
-"""Rows of W above which a layer only gets a gain and an offset for each output."""
-
-RELAXED_STEPS = 2
-MOST_TURNS = 4
-WORTHWHILE = 0.995
-
 Kept: TypeAlias = Mapping[tuple[str, int], Array]
 """For an axis of a value, by name, whether each of the original's indices is still there."""
-
-
-@dataclass(frozen=True)
-class Refit:
-    """What was done to one layer.
-
-    Attributes:
-        before, after: squared error on samples that took no part, as a share of the target's
-            variance.
-        kept: the refit was kept, since it was better.
-    """
-
-    layer: str
-    form: str
-    before: float
-    after: float
-    kept: bool
 
 
 @dataclass(frozen=True)
@@ -127,63 +102,45 @@ def compensate(
         layers: of the pruned model, under the names that the original has too.
         after: from `following`.
         kept: which channels of the original's values are still there.
+        pairs: from `find_pairs`.
         tell: is told how much is done, 0 to 1.
     """
     ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    done: list[Refit] = []
+    done: dict[str, Refit] = {}
+    firsts = {first.node for first in pairs.values()} if form == "ridge" else set()
     held: dict[str, list[Array]] = {}
     for number, layer in enumerate(layers):
         tell(number / len(layers))
         rest = layers[number:]
         target = next(t for t in after[layer.output] if _is_next(t, rest, ours, theirs))
         ours.advance(ours.made[layer.node])
+        theirs.keep = frozenset(t.output for later in rest for t in after[later.output])
         theirs.advance(theirs.made[target.output] + 1)
-        task = _Task(layer, target, kept, samples, ours.frontier, theirs.frontier)
-        weights = weights_of(pruned, [layer.weight, layer.bias])
-        old = layer.matrix(weights)
-        refit, new = _refit(task, old) if form == "ridge" else _rescale(task, old)
-        if refit.kept:
-            set_weights(pruned, layer.stored(new, weights))
-        done.append(refit)
+        task = _task(layer, target, kept, samples, ours.frontier, theirs.frontier)
         first = pairs.get(layer.node)
-        if first is not None and refit.form == "ridge":
-            _in_turns(ours, task, first, held.pop(first.node), new)
-        if layer in pairs.values():
-            held[layer.node] = [values[layer.input] for values in ours.frontier]
-    return done
+        weights = weights_of(pruned, _names(layer) + (_names(first) if first else []))
+        found, new = (refit if form == "ridge" else rescale)(task, layer.matrix(weights))
+        if found.kept:
+            set_weights(pruned, layer.stored(new, weights))
+        if layer.node in firsts:
+            held[layer.node] = list(task.looked.inputs)
+        inputs = held.pop(first.node, None) if first else None
+        if first is not None and inputs is not None and found.form == "ridge":
+            turns = in_turns(task, first, inputs, first.matrix(weights), new, found)
+            if turns is not None:
+                set_weights(pruned, first.stored(turns.first, weights))
+                set_weights(pruned, layer.stored(turns.second, weights))
+                for values, moved in zip(ours.frontier, turns.between, strict=True):
+                    values[layer.input] = moved.astype(values[layer.input].dtype)
+                found = turns.done
+                done[first.node] = replace(done[first.node], kept=True)
+        done[layer.node] = found
+    return list(done.values())
 
 
-def _in_turns(
-    ours: Stepper, task: _Task, first: Layer, inputs: Sequence[Array], new: Array
-) -> None:
-    """Refit a layer and the one before it in turns, as long as the error falls."""
-    layer = task.layer
-    weights = weights_of(ours.proto, [layer.weight, layer.bias, first.weight, first.bias])
-    one, two = first.matrix(weights), layer.matrix(weights)
-    a, b = Operator(first), Operator(layer)
-    lowest = _error(task, two)
-    for _ in range(MOST_TURNS):
-        moments = Moments(one.shape[1] - 1, one.shape[2])
-        for number in fold(task.ours, held_out=False):
-            x, z = inputs[number], task.ours[number][layer.input]
-            target, shortcut = task.whole(number)
-            change = wanted_between(b, two, z, target, shortcut, rectified=task.after.rectified)
-            wanted = a.forward(x, one) + change
-            chosen = positions(first, wanted.shape, task.samples, number)
-            moments.add(first.rows(x, chosen), first.outputs(wanted, chosen))
-        tried = np.stack([_solved(moments.group(0), one[0], True)])
-        between = [np.maximum(a.forward(x, tried), 0) for x in inputs]
-        values = [{**v, layer.input: z} for v, z in zip(task.ours, between, strict=True)]
-        moved = replace(task, ours=values)
-        refit, fitted = _refit(moved, two)
-        if not refit.after < lowest * WORTHWHILE:
-            break
-        lowest, one, two, task = refit.after, tried, fitted, moved
-    else_weights = {**first.stored(one, weights), **layer.stored(two, weights)}
-    set_weights(ours.proto, else_weights)
-    for kept_values, moved_values in zip(ours.frontier, task.ours, strict=True):
-        kept_values[layer.input] = moved_values[layer.input]
+def _names(layer: Layer) -> list[str]:
+    return [layer.weight, layer.bias]
 
 
 def _is_next(target: After, layers: Sequence[Layer], ours: Stepper, theirs: Stepper) -> bool:
@@ -197,37 +154,22 @@ def _is_next(target: After, layers: Sequence[Layer], ours: Stepper, theirs: Step
     return all(theirs.made[later.output] > end for later in layers[1:])
 
 
-@dataclass(frozen=True)
-class _Task:
-    """One layer with all that its refit looks at."""
-
-    layer: Layer
-    after: After
-    kept: Kept
-    samples: int
-    ours: Sequence[Batch]
-    theirs: Sequence[Batch]
-
-    def whole(self, number: int) -> tuple[Array, Array]:
-        """The target of the sum and the shortcut, at all positions of a batch."""
-        target = _narrowed(self.theirs[number][self.after.output], self.after.output, self.kept)
-        if not self.after.shortcut:
-            return target, np.zeros((), target.dtype)
-        return target, np.broadcast_to(self.ours[number][self.after.shortcut], target.shape)
-
-    def rows(self, held_out: bool) -> Iterator[tuple[Array, Array, Array]]:
-        """For each batch what the layer gets [rows, k], the target of the sum and the shortcut."""
-        for number in fold(self.ours, held_out):
-            ours, theirs = self.ours[number], self.theirs[number]
-            target = _narrowed(theirs[self.after.output], self.after.output, self.kept)
-            chosen = positions(self.layer, target.shape, self.samples, number)
-            x = self.layer.rows(ours[self.layer.input], chosen)
-            t = self.layer.outputs(target, chosen)
-            shortcut = np.zeros((), t.dtype)
-            if self.after.shortcut:
-                whole = np.broadcast_to(ours[self.after.shortcut], target.shape)
-                shortcut = self.layer.outputs(whole, chosen)
-            yield x, t, shortcut
+def _task(
+    layer: Layer,
+    after: After,
+    kept: Kept,
+    samples: int,
+    ours: Sequence[Batch],
+    theirs: Sequence[Batch],
+) -> Task:
+    targets = [_narrowed(values[after.output], after.output, kept) for values in theirs]
+    shortcuts = [np.zeros((), target.dtype) for target in targets]
+    if after.shortcut:
+        pairs = zip(ours, targets, strict=True)
+        shortcuts = [np.broadcast_to(v[after.shortcut], target.shape) for v, target in pairs]
+    inputs = [values[layer.input] for values in ours]
+    looked = Looked(layer, inputs, [target.shape for target in targets], samples)
+    return Task(looked, targets, shortcuts, after.rectified)
 
 
 def _narrowed(array: Array, name: str, kept: Kept) -> Array:
@@ -236,87 +178,3 @@ def _narrowed(array: Array, name: str, kept: Kept) -> Array:
         if mask is not None:
             array = np.compress(mask, array, axis)
     return array
-
-
-def _refit(task: _Task, old: Array) -> tuple[Refit, Array]:
-    """Ridge regression. Below a Relu in two steps more, in which what it hides is left free.
-
-    Where both the target and the present result are negative the Relu makes zero of both: there
-    the present result takes the place of the target (Zhang et al., "Accelerating very deep
-    convolutional networks", TPAMI 2016, section 3.2).
-    """
-    groups, k, m = old.shape[0], old.shape[1] - 1, old.shape[2]
-    if k > WIDEST_SOLVED:
-        return _rescale(task, old)
-    best, before = old, _error(task, old)
-    lowest = before
-    for step in range(1 + (RELAXED_STEPS if task.after.rectified else 0)):
-        moments = Moments(k, m, groups)
-        for x, t, shortcut in task.rows(held_out=False):
-            if step:
-                now = _result(x, best) + shortcut
-                t = np.where((t <= 0) & (now <= 0), now, t)
-            moments.add(x, t - shortcut)
-        has_bias = bool(task.layer.bias)
-        new = np.stack([_solved(moments.group(g), best[g], has_bias) for g in range(groups)])
-        error = _error(task, new) if np.isfinite(new).all() else np.inf
-        if error < lowest:
-            best, lowest = new, error
-        elif step:
-            break
-    return Refit(task.layer.name, "ridge", before, lowest, lowest < before), best
-
-
-def _result(x: Array, W: Array) -> Array:
-    """What a layer [groups, k + 1, m] makes of rows [rows, groups k]: [rows, groups m]."""
-    W = W.astype(x.dtype if x.dtype == np.float64 else np.float32)
-    if len(W) == 1:
-        return np.asarray(x @ W[0, :-1] + W[0, -1])
-    parts = x.reshape(len(x), len(W), -1).transpose(1, 0, 2)
-    made = parts @ W[:, :-1] + W[:, -1:]
-    return np.asarray(made.transpose(1, 0, 2).reshape(len(x), -1))
-
-
-def _solved(moments: Moments, old: Array, has_bias: bool) -> Array:
-    """The refitted W [k + 1, m]; a layer without a bias keeps none."""
-    if has_bias:
-        return solve(moments.H, moments.C, old)
-    free = solve(
-        moments.H[:-1, :-1], moments.C[:-1], old[:-1], penalised=np.ones(len(old) - 1, np.bool_)
-    )
-    return np.concatenate([free, np.zeros((1, free.shape[1]))])
-
-
-def _error(task: _Task, W: Array) -> float:
-    """On the batches that judge: squared error behind the Relu, as a share of the variance."""
-    total = squares = sums = 0.0
-    count = 0
-    for x, t, shortcut in task.rows(held_out=True):
-        now = _result(x, W) + shortcut
-        if task.after.rectified:
-            now, t = np.maximum(now, 0), np.maximum(t, 0)
-        total += float(np.square(now - t, dtype=np.float64).sum())
-        squares += float(np.square(t, dtype=np.float64).sum())
-        sums += float(t.sum(dtype=np.float64))
-        count += t.size
-    spread = squares - sums * sums / max(count, 1)
-    return total / spread if spread > 0 else total
-
-
-def _rescale(task: _Task, old: Array) -> tuple[Refit, Array]:
-    """A gain and an offset for each output: the fast path, as if a BatchNormalization followed.
-
-    With y what the layer gives now, t ~ gain y + offset by least squares for each output.
-    """
-    groups, m = old.shape[0], old.shape[2]
-    outputs = groups * m
-    moments = Moments(1, 1, outputs)
-    for x, t, shortcut in task.rows(held_out=False):
-        moments.add(_result(x, old), t - shortcut)
-    same = np.array([[1.0], [0.0]])
-    has_bias = bool(task.layer.bias)
-    fitted = np.stack([_solved(moments.group(g), same, has_bias) for g in range(outputs)])
-    new = old * fitted[:, 0, 0].reshape(groups, 1, m)
-    new[:, -1] += fitted[:, 1, 0].reshape(groups, m)
-    before, after = _error(task, old), _error(task, new)
-    return Refit(task.layer.name, "scale", before, after, after < before), new

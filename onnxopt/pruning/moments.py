@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -26,6 +26,7 @@ CHUNK_ROWS = 4096
 """Rows multiplied in float32 at once; what comes out is summed in float64."""
 
 _FIELDS = ("xx", "x", "xt", "t", "tt")
+_TARGETS = ("xt", "t", "tt")
 
 
 @dataclass(eq=False)
@@ -56,31 +57,52 @@ class Moments:
 
         Raises ValueError for values that are not finite or too large to be squared.
         """
+        self._take(x, t, _FIELDS)
+        self.count += len(x)
+
+    def without_targets(self) -> Moments:
+        """The moments of the same rows; their targets are still to come, by `aim`."""
+        kept = {name: self.sums[name] for name in _FIELDS if name not in _TARGETS}
+        return Moments(self.k, self.m, self.groups, self.count, kept)
+
+    def aim(self, x: Array, t: Array) -> None:
+        """Take in targets t [rows, groups * m] of rows that have been taken in already.
+
+        Raises ValueError as `add` does.
+        """
+        self._take(x, t, _TARGETS)
+
+    def _take(self, x: Array, t: Array, fields: Sequence[str]) -> None:
         assert x.shape == (len(t), self.groups * self.k), (x.shape, self.groups, self.k)
         assert t.shape == (len(x), self.groups * self.m), (t.shape, self.groups, self.m)
         for start in range(0, len(x), CHUNK_ROWS):
-            stop = start + CHUNK_ROWS
+            part = slice(start, start + CHUNK_ROWS)
             with np.errstate(all="ignore"):
-                sums = self._products(x[start:stop], t[start:stop], np.float32)
-                if not all(np.isfinite(s).all() for s in sums):
-                    sums = self._products(x[start:stop], t[start:stop], np.float64)
-            if not all(np.isfinite(s).all() for s in sums):
+                sums = self._products(x[part], t[part], fields, np.float32)
+                if not _are_finite(sums):
+                    sums = self._products(x[part], t[part], fields, np.float64)
+            if not _are_finite(sums):
                 raise ValueError(
                     "activations are infinite, not numbers, or too large to be squared"
                 )
-            for name, value in zip(_FIELDS, sums, strict=True):
+            for name, value in sums.items():
                 self.sums[name] += value
-        self.count += len(x)
 
-    def _products(self, x: Array, t: Array, dtype: npt.DTypeLike) -> tuple[Array, ...]:
-        """The sums of one chunk of rows, in the order of _FIELDS."""
+    def _products(
+        self, x: Array, t: Array, fields: Sequence[str], dtype: npt.DTypeLike
+    ) -> dict[str, Array]:
+        """The sums of one chunk of rows."""
         x = x.reshape(len(x), self.groups, self.k).transpose(1, 0, 2).astype(dtype, order="C")
         t = t.reshape(len(t), self.groups, self.m).transpose(1, 0, 2).astype(dtype, order="C")
         turned = x.transpose(0, 2, 1)
-        xx = (x[0].T @ x[0])[None] if self.groups == 1 else turned @ x
-        x_sum, t_sum = (np.asarray(np.sum(a, axis=1, dtype=np.float64)) for a in (x, t))
-        squares = np.einsum("grm,grm->gm", t, t, dtype=np.float64)
-        return xx, x_sum, turned @ t, t_sum, squares
+        made: dict[str, Callable[[], Array]] = {
+            "xx": lambda: (x[0].T @ x[0])[None] if self.groups == 1 else turned @ x,
+            "x": lambda: np.asarray(np.sum(x, axis=1, dtype=np.float64)),
+            "xt": lambda: turned @ t,
+            "t": lambda: np.asarray(np.sum(t, axis=1, dtype=np.float64)),
+            "tt": lambda: np.einsum("grm,grm->gm", t, t, dtype=np.float64),
+        }
+        return {name: made[name]() for name in fields}
 
     def merge(self, other: Moments) -> Moments:
         """The moments of the rows of both."""
@@ -136,6 +158,10 @@ class Moments:
         """What to_arrays gave; a lazy .npz will do."""
         k, m, groups, count = (int(n) for n in arrays["size"])
         return Moments(k, m, groups, count, {name: np.array(arrays[name]) for name in _FIELDS})
+
+
+def _are_finite(sums: Mapping[str, Array]) -> bool:
+    return all(np.isfinite(s).all() for s in sums.values())
 
 
 def output_spatial(

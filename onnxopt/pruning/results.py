@@ -8,9 +8,9 @@ import onnx
 
 from onnxopt.cost import Cost
 from onnxopt.optimizer import Optimized
-from onnxopt.pruning.compensate import Refit
 from onnxopt.pruning.groups import Declined
 from onnxopt.pruning.proof import Proof
+from onnxopt.pruning.refit import Refit
 
 
 @dataclass(frozen=True)

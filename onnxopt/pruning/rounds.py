@@ -13,13 +13,14 @@ from onnxopt.graph import Array
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import choose, least_widths
-from onnxopt.pruning.compensate import Refit, compensate, following
+from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.curves import Curve
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.proof import Proof, prove
+from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.results import GroupChoice, GroupView, Round
 from onnxopt.pruning.samples import Batch
 

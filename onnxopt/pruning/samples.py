@@ -34,7 +34,7 @@ def batches_of(calibration: Calibration, inputs: Sequence[Port]) -> list[Batch]:
     return list(calibration.take(np.arange(whole)).batches(size)) if whole else []
 
 
-def fold(batches: Sequence[Batch], held_out: bool) -> list[int]:
+def fold(batches: Sequence[object], held_out: bool) -> list[int]:
     """The numbers of the batches that judge, or of those that do not."""
     if len(batches) < 2:
         return list(range(len(batches)))

@@ -23,11 +23,17 @@ class Stepper:
     Args:
         proto: the model. Weights of nodes that have not run yet may be changed meanwhile.
         batches: its inputs.
+
+    Attributes:
+        place: of the node that runs next.
+        frontier: for each batch the values that are still needed.
+        keep: names of values that stay in the frontier though nothing reads them any more.
     """
 
     def __init__(self, proto: onnx.ModelProto, batches: Sequence[Batch]) -> None:
         self.proto = proto
         self.place = 0
+        self.keep: frozenset[str] = frozenset()
         self.frontier: list[dict[str, Array]] = [dict(batch) for batch in batches]
         self._outputs = {info.name for info in proto.graph.output}
         constant = {t.name for t in proto.graph.initializer}
@@ -41,11 +47,12 @@ class Stepper:
         if place <= self.place:
             return
         ran = {n for node in self.proto.graph.node[self.place : place] for n in node.output if n}
-        needed = [n for n in sorted(ran) if self._last.get(n, -1) >= place or n in self._outputs]
+        held = self._outputs | self.keep
+        needed = [n for n in sorted(ran) if self._last.get(n, -1) >= place or n in held]
         made = self._run(needed, self.frontier)
         for values, new in zip(self.frontier, made, strict=True):
             for name in [n for n in values if self._last.get(n, -1) < place]:
-                if name not in self._outputs:
+                if name not in held:
                     del values[name]
             values.update(new)
         self.place = place

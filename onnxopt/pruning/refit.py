@@ -1,0 +1,227 @@
+"""The refit of one layer: what it gets now, what it should give, and the weights that come closest.
+
+W = argmin ||W x - t||^2 + pull towards the old W (He, Zhang and Sun, ICCV 2017, section 3.2), by
+ridge regression at positions drawn from all samples; a part of the samples only judges.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+
+from onnxopt.graph import Array
+from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.moments import Indices, Moments
+from onnxopt.pruning.ridge import solve
+from onnxopt.pruning.samples import ROWS, fold, positions
+
+WIDEST_SOLVED = 6000
+"""Rows of W above which a layer only gets a gain and an offset for each output."""
+
+RELAXED_STEPS = 2
+
+LARGEST_HELD_BYTES = 512 * 2**20
+"""Rows that take more are gathered anew each time they are looked at."""
+
+
+@dataclass(frozen=True)
+class Refit:
+    """What was done to one layer.
+
+    Attributes:
+        before, after: squared error on samples that took no part, as a share of the target's
+            variance.
+        kept: the refit was kept, since it was better.
+    """
+
+    layer: str
+    form: str
+    before: float
+    after: float
+    kept: bool
+
+
+@dataclass(frozen=True, eq=False)
+class Looked:
+    """What a layer gets at the positions that are looked at.
+
+    Attributes:
+        inputs: what it reads, for each batch.
+        shapes: of its output, for each batch.
+        samples: in all batches together.
+    """
+
+    layer: Layer
+    inputs: Sequence[Array]
+    shapes: Sequence[tuple[int, ...]]
+    samples: int
+
+    def chosen(self, batch: int) -> Indices:
+        return positions(self.layer, self.shapes[batch], self.samples, batch)
+
+    def x(self, batch: int) -> Array:
+        """[rows, groups k]"""
+        found = self._held.get(batch)
+        if found is None:
+            found = self.layer.rows(self.inputs[batch], self.chosen(batch))
+            if found[0].nbytes * ROWS <= LARGEST_HELD_BYTES:
+                self._held[batch] = found
+        return found
+
+    @cached_property
+    def _held(self) -> dict[int, Array]:
+        return {}
+
+
+@dataclass(frozen=True, eq=False)
+class Task:
+    """One layer with all that its refit looks at.
+
+    Attributes:
+        targets: for each batch what the layer should give, or the sum that it is a part of.
+        shortcuts: the other part of that sum; zero without a sum.
+        rectified: only a Relu reads it: below zero, differences are not seen.
+    """
+
+    looked: Looked
+    targets: Sequence[Array]
+    shortcuts: Sequence[Array]
+    rectified: bool
+
+    @property
+    def layer(self) -> Layer:
+        return self.looked.layer
+
+    def rows(self, batch: int) -> tuple[Array, Array, Array]:
+        """What the layer gets [rows, groups k], the target of the sum [rows, groups m] and the
+        shortcut, as the target or one number."""
+        return self.looked.x(batch), *self._aims(batch)
+
+    def _aims(self, batch: int) -> tuple[Array, Array]:
+        found = self._held.get(batch)
+        if found is None:
+            chosen = self.looked.chosen(batch)
+            found = self._held[batch] = (
+                self.layer.outputs(self.targets[batch], chosen),
+                self.layer.outputs(self.shortcuts[batch], chosen)
+                if self.shortcuts[batch].ndim
+                else self.shortcuts[batch],
+            )
+        return found
+
+    @cached_property
+    def _held(self) -> dict[int, tuple[Array, Array]]:
+        return {}
+
+    def moved(self, inputs: Sequence[Array]) -> Task:
+        """The same with other inputs."""
+        made = replace(self, looked=replace(self.looked, inputs=inputs))
+        made._held.update(self._held)
+        return made
+
+    def fold(self, *, held_out: bool) -> list[int]:
+        """The batches that judge, or those that do not."""
+        return fold(self.targets, held_out)
+
+
+def refit(task: Task, old: Array) -> tuple[Refit, Array]:
+    """Ridge regression. Below a Relu in two steps more, in which what it hides is left free.
+
+    Where both the target and the present result are negative the Relu makes zero of both: there
+    the present result takes the place of the target (Zhang et al., "Accelerating very deep
+    convolutional networks", TPAMI 2016, section 3.2).
+
+    Args:
+        old: the present weights [groups, k + 1, m], the bias last.
+
+    Returns:
+        what was done, and the best weights found.
+    """
+    groups, k, m = old.shape[0], old.shape[1] - 1, old.shape[2]
+    if k > WIDEST_SOLVED:
+        return rescale(task, old)
+    best, before = old, error(task, old)
+    lowest = before
+    moments = Moments(k, m, groups)
+    for step in range(1 + (RELAXED_STEPS if task.rectified else 0)):
+        if step:
+            moments = moments.without_targets()
+        for number in task.fold(held_out=False):
+            x, t, shortcut = task.rows(number)
+            if step:
+                now = result(x, best) + shortcut
+                t = np.where((t <= 0) & (now <= 0), now, t)
+                moments.aim(x, t - shortcut)
+            else:
+                moments.add(x, t - shortcut)
+        new = solved(moments, best, has_bias=bool(task.layer.bias))
+        tried = error(task, new) if np.isfinite(new).all() else np.inf
+        if tried < lowest:
+            best, lowest = new, tried
+        elif step:
+            break
+    return Refit(task.layer.name, "ridge", before, lowest, lowest < before), best
+
+
+def rescale(task: Task, old: Array) -> tuple[Refit, Array]:
+    """A gain and an offset for each output: the fast path, as if a BatchNormalization followed.
+
+    With y what the layer gives now, t ~ gain y + offset by least squares for each output.
+    """
+    groups, m = old.shape[0], old.shape[2]
+    outputs = groups * m
+    moments = Moments(1, 1, outputs)
+    for number in task.fold(held_out=False):
+        x, t, shortcut = task.rows(number)
+        moments.add(result(x, old), t - shortcut)
+    same = np.broadcast_to(np.array([[1.0], [0.0]]), (outputs, 2, 1))
+    fitted = solved(moments, same, has_bias=bool(task.layer.bias))
+    new = old * fitted[:, 0, 0].reshape(groups, 1, m)
+    new[:, -1] += fitted[:, 1, 0].reshape(groups, m)
+    before, after = error(task, old), error(task, new)
+    return Refit(task.layer.name, "scale", before, after, after < before), new
+
+
+def result(x: Array, W: Array) -> Array:
+    """What a layer [groups, k + 1, m] makes of rows [rows, groups k]: [rows, groups m]."""
+    W = W.astype(x.dtype if x.dtype == np.float64 else np.float32)
+    if len(W) == 1:
+        return np.asarray(x @ W[0, :-1] + W[0, -1])
+    parts = x.reshape(len(x), len(W), -1).transpose(1, 0, 2)
+    made = parts @ W[:, :-1] + W[:, -1:]
+    return np.asarray(made.transpose(1, 0, 2).reshape(len(x), -1))
+
+
+def solved(moments: Moments, old: Array, *, has_bias: bool) -> Array:
+    """The refitted weights, as `old` [groups, k + 1, m]; a layer without a bias keeps none."""
+    parts = (moments.group(g) for g in range(len(old)))
+    return np.stack([_solved(part, W, has_bias) for part, W in zip(parts, old, strict=True)])
+
+
+def _solved(moments: Moments, old: Array, has_bias: bool) -> Array:
+    if has_bias:
+        return solve(moments.H, moments.C, old)
+    free = solve(
+        moments.H[:-1, :-1], moments.C[:-1], old[:-1], penalised=np.ones(len(old) - 1, np.bool_)
+    )
+    return np.concatenate([free, np.zeros((1, free.shape[1]))])
+
+
+def error(task: Task, W: Array) -> float:
+    """On the batches that judge: squared error behind the Relu, as a share of the variance."""
+    total = squares = sums = 0.0
+    count = 0
+    for number in task.fold(held_out=True):
+        x, t, shortcut = task.rows(number)
+        now = result(x, W) + shortcut
+        if task.rectified:
+            now, t = np.maximum(now, 0), np.maximum(t, 0)
+        total += float(np.square(now - t, dtype=np.float64).sum())
+        squares += float(np.square(t, dtype=np.float64).sum())
+        sums += float(t.sum(dtype=np.float64))
+        count += t.size
+    spread = squares - sums * sums / max(count, 1)
+    return total / spread if spread > 0 else total

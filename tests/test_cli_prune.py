@@ -239,6 +239,26 @@ def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_is_written_overwrites_nothing_that_is_read_or_written_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = small(tmp_path / "m.onnx"), str(tmp_path / "o.onnx")
+    data = write(tmp_path / "data.npz", x=np.eye(40, 4, dtype=np.float32), labels=np.zeros(40, int))
+    json_file = str(tmp_path / "r.json")
+    for arguments in (
+        [data, "--params", "0.5", "--calibration", data],
+        [data, "--params", "0.5", "--eval", data],
+        [out, "--params", "0.5", "--calibration", data, "--save-plan", data],
+        [out, "--params", "0.5", "--report", json_file, "--save-plan", json_file],
+        [out, "--params", "0.5", "--report", json_file, "--report", json_file],
+        [out, "--params", "0.5", "--save-plan", out],
+        [str(tmp_path / "o.onnxtxt"), "--calibration", "none.npz", "--params", "0.5"],
+    ):
+        said = failed(["prune", source, *arguments], capsys)
+        assert "would overwrite" in said or "is only read" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.npz", "m.onnx"]
+
+
 def test_a_plan_is_for_one_model_and_one_set_of_samples(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

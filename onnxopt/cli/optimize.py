@@ -95,7 +95,8 @@ def optimize(
     With --flops, --params, --memory, --max-drop or --plan the model is pruned as well: see
     `onnxopt prune --help`.
     """
-    check_paths(source, output, report or [], dry_run, pruning.save_plan)
+    data = (verify_data, *pruning.data)
+    check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=data)
     from dataclasses import replace
 
     from onnxopt.inspection import has_external_data

@@ -139,6 +139,11 @@ class PruningArguments:
     ] = None
 
     @property
+    def data(self) -> tuple[Path | None, ...]:
+        """What these options have read."""
+        return self.calibration, self.evaluate, self.plan
+
+    @property
     def is_given(self) -> bool:
         return any(getattr(self, f.name) not in (None, False, []) for f in fields(self))
 

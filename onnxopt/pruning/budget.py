@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -24,6 +25,12 @@ class Budget:
     mode: Mode
     amount: float
     relative: bool = True
+
+    def __post_init__(self) -> None:
+        if self.mode not in UNITS:
+            raise UsageError(f"there is no budget of {self.mode}", f"use {', '.join(UNITS)}")
+        if not 0 < self.amount < math.inf:
+            raise UsageError(f"a budget of {self.amount:g} leaves nothing", "ask for more than 0")
 
     @classmethod
     def parse(cls, mode: Mode, text: str) -> Budget:

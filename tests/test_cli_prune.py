@@ -158,6 +158,61 @@ def test_a_drop_that_is_allowed_is_searched_and_kept(
     assert data["budget"]["text"].startswith("the largest cut that loses at most 3 points of top1")
 
 
+METRICS = """
+import numpy as np
+def worthless(outputs, labels): return float("nan")
+def infinite(outputs, labels): return float("inf")
+def narrow(outputs, labels):
+    right = (outputs["logits"].argmax(1) == labels).mean()
+    return right if right > 0.99 else float("nan")
+"""
+
+
+def labelled(**changed: Any) -> dict[str, Any]:
+    return {**np.load(TEST), **changed}
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (lambda y: y.astype(np.float32), [], "top1 cannot judge"),
+        (lambda y: y + 5, [], "there are labels from 5 to 14"),
+        (lambda y: y, ["--metric", "mse"], "mse cannot compare"),
+        (lambda y: y, ["--metric", ""], "there is no metric ''"),
+        (lambda y: y, ["--metric", "metrics_of_test:worthless"], "the metric gives nan"),
+        (lambda y: y, ["--metric", "metrics_of_test:infinite"], "the metric gives inf"),
+    ],
+    ids=["floats", "range", "mse", "unnamed", "nan", "inf"],
+)
+def test_labels_that_cannot_be_judged_are_refused_before_anything_is_cut(
+    labels: Callable[[Any], Any],
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "metrics_of_test.py").write_text(METRICS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("onnxopt.pruning.job.Pruner.at", lambda self, budget: pytest.fail("cut"))
+    data = write(tmp_path / "e.npz", **labelled(labels=labels(np.load(TEST)["labels"])))
+    out = tmp_path / "out.onnx"
+    arguments = ["prune", DIGITS, str(out), "--flops", "0.5", "--eval", data, *options]
+    assert said in failed(arguments, capsys)
+    assert not out.exists()
+
+
+def test_a_metric_that_is_no_number_for_deep_cuts_does_not_end_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics_of_test.py").write_text(METRICS)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--eval", TEST, "--metric", "metrics_of_test:narrow", "--max-drop", "0.01", "--json"]
+    assert run(["prune", DIGITS, str(tmp_path / "out.onnx"), *options]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert 0.99 < accuracy["after"] <= accuracy["before"]
+
+
 @pytest.mark.parametrize(
     ("change", "said"),
     [
@@ -208,6 +263,8 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--flops", "0.5", "--ignore", "nowhere*"], "no node is called 'nowhere*'"),
         (["--flops", "0.5", "--max-drop", "1"], "needs labelled samples"),
         (["--flops", "0.5", "--metric", "top5"], "needs labelled samples"),
+        (["--eval", TEST, "--max-drop", "-1"], "a drop of -1 makes no sense"),
+        (["--eval", TEST, "--max-drop", "nan"], "a drop of nan makes no sense"),
         (["--flops", "0.5", "--eval", CALIBRATION], "holds no labels"),
         (["--flops", "0.5", "--calibration", "none.npz"], "no file or folder"),
         (["--flops", "0.5", *SAMPLED[:2], "--samples", "5"], "at least 16 are needed"),

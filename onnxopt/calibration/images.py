@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxopt.errors import UsageError
+from onnxopt.errors import UsageError, told
 from onnxopt.signature import Array
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp"))
@@ -36,9 +36,7 @@ def reader(preprocess: Callable[[Array], Array]) -> Callable[[Path], Array]:
         try:
             return np.asarray(preprocess(image))
         except Exception as error:
-            raise UsageError(
-                f"preprocessing '{file}' fails: {type(error).__name__}: {error}"
-            ) from error
+            raise UsageError(f"preprocessing '{file}' fails: {told(error)}") from error
 
     return read
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -198,7 +199,7 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
         preprocess=given.preprocess,
         samples=1024 if given.samples is None else given.samples,
         evaluation=given.evaluate,
-        metric=given.metric or "top1",
+        metric="top1" if given.metric is None else given.metric,
         max_drop=given.max_drop,
         plan=None if given.plan is None else read_plan(given.plan),
     )
@@ -256,8 +257,8 @@ def _check_together(given: PruningArguments, budgets: int, *, is_preview: bool) 
     if given.max_drop is not None:
         if given.evaluate is None:
             raise UsageError("--max-drop needs labelled samples", "give --eval FILE.npz")
-        if given.max_drop < 0:
-            raise UsageError(f"a drop of {given.max_drop:g} is less than none", "give 0 or more")
+        if not 0 <= given.max_drop < math.inf:
+            raise UsageError(f"a drop of {given.max_drop:g} makes no sense", "give 0 or more")
     if given.metric is not None and given.evaluate is None:
         raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
     if is_preview and given.save_plan is not None:

@@ -254,7 +254,12 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--flops", "0.5", "--params", "0.5"], "more than one budget"),
         (["--flops", "1.0"], "leaves everything"),
         (["--flops", "-0.3"], "say -30%"),
-        (["--memory", "much"], "is not a number"),
+        (["--flops", "1.5"], "leaves everything"),
+        (["--flops", "-50"], "say -50%"),
+        (["--memory", "much"], "--memory 'much' is no budget"),
+        (["--flops", "200MB"], "is a number of bytes"),
+        (["--params", "0M"], "leaves nothing"),
+        (["--flops", "0.5", "--samples", "20"], "--samples says how many"),
         (["--params", "60G"], "within the budget already"),
         (
             ["--params", "0.001", "--max-per-group", "0.9"],
@@ -280,7 +285,11 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--plan", "none.json", "--flops", "0.5"], "decided by the plan"),
         (["--flops", "0.5", "--save-plan", "no/such/plan.json"], "there is no folder"),
         (["--flops", "0.5", "--report", "r.html"], "of no known kind"),
-        (["--dry-run", "--save-plan", "p.json"], "no plan to save"),
+        (["--dry-run", "--save-plan", "p.json"], "a dry run cuts nothing, so --save-plan"),
+        (["--dry-run", "--plan", "p.json"], "a dry run cuts nothing, so --plan"),
+        (["--dry-run", "--eval", TEST], "a dry run cuts nothing, so --eval"),
+        (["--dry-run", "--max-drop", "1"], "a dry run cuts nothing, so --max-drop"),
+        (["--dry-run", "--prove"], "a dry run cuts nothing, so --prove"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -334,6 +343,8 @@ def test_a_plan_is_for_one_model_and_one_set_of_samples(
     other = ["prune", DIGITS, out, "--plan", str(plan), "--calibration", first]
     assert "made for another model" in failed(other, capsys)
     assert run([*replay, "--calibration", first, "-q"]) == 0
+    for beside in (["--freeze-inputs"], ["--set-shape", "x=2,4"], ["--seed", "0"]):
+        assert "is decided by the plan" in failed([*replay, *beside], capsys)
     data = json.loads(plan.read_text())
     data["rounds"][0]["groups"][0]["name"] = "elsewhere"
     plan.write_text(json.dumps(data))

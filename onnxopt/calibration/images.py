@@ -55,7 +55,7 @@ def decode(file: Path) -> Array:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 if image.mode.startswith(("I", "F")):
-                    raise ValueError("it has more than 8 bits a channel")
+                    raise ValueError("it has more than 8 bits a channel: convert it")
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # damaged files raise what their decoder raises
         raise UsageError(f"cannot read the image '{file}': {error}") from None

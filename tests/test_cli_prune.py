@@ -129,6 +129,23 @@ def test_optimize_with_a_budget_prunes_as_well(
     assert sum(np.prod(t.dims) for t in onnx.load(out).graph.initializer) == 56
 
 
+def test_what_optimize_may_not_rewrite_stays_in_the_pruned_model_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = onnx.load(small(tmp_path / "m.onnx"))
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["y"], ["z"], "kept"))
+    proto.graph.output[0].name = "z"
+    source, out = str(tmp_path / "n.onnx"), str(tmp_path / "out.onnx")
+    onnx.save(proto, source)
+    options = ["optimize", source, out, "--params", "0.5", "--skip", "remove-identity"]
+    assert run([*options, "-q"]) == 0
+    assert [node.name for node in onnx.load(out).graph.node][-1] == "kept"
+    assert run([*options[:-2], "-q"]) == 0
+    assert "Identity" not in [node.op_type for node in onnx.load(out).graph.node]
+    plan = ["--save-plan", str(tmp_path / "p.json")]
+    assert "a plan does not hold --skip" in failed([*options, *plan], capsys)
+
+
 def test_a_dry_run_shows_groups_and_what_is_declined_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

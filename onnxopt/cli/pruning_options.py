@@ -240,6 +240,9 @@ DECIDED_BY_A_PLAN = (
 ) + ("multiple_of", "ignore", "max_per_group", "min_channels", "max_drop", "save_plan")
 
 
+NOT_IN_A_PLAN = ("rules_dirs", "skip", "only", "input_layouts")
+"""Options of rewriting that plans do not hold, so that replaying would give other bytes."""
+
 JUDGED_OF_A_CUT = ("evaluate", "metric", "max_drop", "prove", "save_plan", "plan")
 """Options that a dry run, which cuts nothing, has no use for."""
 
@@ -266,6 +269,13 @@ def _check_together(
         _check_beside_plan(given, rewriting)
     elif budgets == 0 and given.max_drop is None:
         raise UsageError("there is no budget", f"give one of {named}, such as --flops 0.5")
+    if given.save_plan is not None:
+        for name in NOT_IN_A_PLAN:
+            if getattr(rewriting, name):
+                raise UsageError(
+                    f"a plan does not hold {_spelled(name)}, so it leads elsewhere",
+                    f"leave out --save-plan or {_spelled(name)}",
+                )
     if given.max_drop is not None:
         if given.evaluate is None:
             raise UsageError("--max-drop needs labelled samples", "give --eval FILE.npz")
@@ -277,12 +287,13 @@ def _check_together(
 
 def _check_beside_plan(given: PruningArguments, rewriting: Options) -> None:
     decided = [name for name in DECIDED_BY_A_PLAN if getattr(given, name) not in (None, [])]
-    decided += [name for name in ("set_shapes", "freeze_inputs") if getattr(rewriting, name)]
-    for name in decided:
+    beside = ("set_shapes", "freeze_inputs", *NOT_IN_A_PLAN)
+    for name in (*decided, *(name for name in beside if getattr(rewriting, name))):
         raise UsageError(f"{_spelled(name)} is decided by the plan already", "leave it out")
 
 
 def _spelled(name: str) -> str:
     """The option of this name, as it is written."""
-    other = {"evaluate": "eval", "set_shapes": "set-shape"}
+    other = {"evaluate": "eval", "set_shapes": "set-shape", "input_layouts": "input-layout"}
+    other["rules_dirs"] = "rules"
     return f"--{other.get(name, name).replace('_', '-')}"

@@ -282,6 +282,8 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
             ["--params", "0.001", "--max-per-group", "0.9"],
             "cannot be reached: with all groups at their smallest widths",
         ),
+        (["--flops", "0.1", "--multiple-of", "64"], "lower --multiple-of, or ask for at least"),
+        (["--flops", "0.5", "--min-channels", "999"], "100% remain"),
         (["--flops", "0.5", "--ignore", "nowhere*"], "no node is called 'nowhere*'"),
         (["--flops", "0.5", "--max-drop", "1"], "needs labelled samples"),
         (["--flops", "0.5", "--metric", "top5"], "needs labelled samples"),

@@ -127,8 +127,9 @@ class PruningArguments:
         float | None,
         _option(
             metavar="POINTS",
-            help="Search the largest cut whose metric on --eval falls by no more than this; "
-            "a budget then says how far to go at most.",
+            help="Search the largest cut whose metric on --eval falls by no more than this (points "
+            "of top1 and top5, else units of the metric); a budget then says how far to go at "
+            "most.",
         ),
     ] = None
     save_plan: Annotated[

@@ -78,7 +78,8 @@ def by_name(option: str, entries: Iterable[str] | None, read: Callable[[str], T]
             found[name] = read(value)
         except ValueError as error:
             raise UsageError(
-                f"{option} '{entry}' makes no sense: {error}", "see `onnxopt optimize --help`"
+                f"{option} '{entry}' makes no sense: {error}",
+                f"--help shows how {option} is written",
             ) from None
     return found
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from onnxopt.pruning.prune import prune
     from onnxopt.pruning.results import Pruned
     from onnxopt.report import Report
+    from onnxopt.signature import model_inputs
     from onnxopt.verification.model_comparison import Comparison, compare
     from onnxopt.verification.verify import Verdict
 
@@ -44,6 +45,7 @@ _HOMES = {
     "inspect": "inspection",
     "load": "model",
     "load_calibration": "calibration",
+    "model_inputs": "signature",
     "optimize": "optimizer",
     "prune": "pruning.prune",
     "save": "model",
@@ -69,6 +71,7 @@ __all__ = [
     "inspect",
     "load",
     "load_calibration",
+    "model_inputs",
     "optimize",
     "prune",
     "save",

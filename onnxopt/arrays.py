@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxopt.errors import UsageError
+from onnxopt.errors import UsageError, told
 from onnxopt.signature import Array, Dim, Port
 
 LABELS = "labels"
@@ -30,9 +30,11 @@ def read_arrays(file: Path, *, mapped: bool = False) -> dict[str, Array]:
         with loaded:
             return dict(loaded)
     except Exception as error:  # damaged archives raise what their decompressor raises
+        why = told(error)
+        if "pickle" in why or "Python objects" in why:  # numpy would say how to load them
+            why = "it holds Python objects, or is of another kind altogether"
         raise UsageError(
-            f"cannot read '{file}' as numpy data: {error or type(error).__name__}",
-            "save it with numpy.savez",
+            f"cannot read '{file}' as numpy data: {why}", "save arrays of numbers with numpy.savez"
         ) from None
 
 

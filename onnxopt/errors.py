@@ -44,3 +44,8 @@ class UnverifiableError(OnnxoptError):
     """ONNX Runtime cannot run the model here, so equality cannot be shown. Exit code 4."""
 
     exit_code = 4
+
+
+def told(error: BaseException) -> str:
+    """An error that is not ours, for a person: its kind, and what it says, if anything."""
+    return f"{type(error).__name__}: {error}".removesuffix(": ")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import math
 import re
 from collections.abc import Callable, Mapping
 from functools import partial
@@ -13,7 +12,7 @@ import numpy as np
 
 from onnxopt.arrays import shape_text
 from onnxopt.calibration import Calibration
-from onnxopt.errors import OnnxoptError, UsageError
+from onnxopt.errors import OnnxoptError, UsageError, told
 from onnxopt.signature import Array
 
 Metric: TypeAlias = Callable[[dict[str, Array], Array], float]
@@ -43,19 +42,21 @@ def load_metric(spec: str) -> Metric:
         raise UsageError(f"there is no metric '{spec}'", f"use {LEGAL}")
     module, _, name = spec.partition(":")
     try:
-        found = getattr(importlib.import_module(module), name)
-    except Exception as error:
+        loaded = importlib.import_module(module)
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"the metric '{spec}' cannot be loaded: {type(error).__name__}: {error}",
+            f"the metric '{spec}' cannot be loaded: {told(error)}",
             "the module must be installed, or its folder be in PYTHONPATH",
         ) from error
+    found = getattr(loaded, name, None)
     if not callable(found):
-        raise UsageError(f"the metric '{spec}' is not a function")
+        what = "is not a function" if hasattr(loaded, name) else f"is not in {loaded.__file__}"
+        raise UsageError(f"the metric '{spec}' {what}", "give MODULE:FUNCTION")
     return partial(_own, spec, found)
 
 
 def evaluate(run: Run, calibration: Calibration, metric: Metric, batch: int) -> float:
-    """The metric over all samples: of the whole outputs, not a mean over batches.
+    """The metric over all samples: of the whole outputs, not a mean over batches. It may be NaN.
 
     Outputs without one row for each sample, all of one shape, are left out.
 
@@ -88,19 +89,16 @@ def evaluate(run: Run, calibration: Calibration, metric: Metric, batch: int) -> 
 def _own(
     spec: str, function: Callable[..., Any], outputs: dict[str, Array], labels: Array
 ) -> float:
-    """What a function of the user says, if it is a number."""
+    """What a function of the user says; NaN is for the caller to judge."""
     try:
-        value = float(function(outputs, labels))
+        return float(function(outputs, labels))
     except OnnxoptError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise UsageError(
-            f"the metric '{spec}' fails: {type(error).__name__}: {error}",
+            f"the metric '{spec}' fails: {told(error)}",
             "it gets a dict of outputs and the labels, and returns a number, higher for better",
         ) from error
-    if math.isnan(value):
-        raise UsageError(f"the metric '{spec}' is not a number on these samples")
-    return value
 
 
 def _top(count: int, outputs: dict[str, Array], labels: Array) -> float:

@@ -227,12 +227,7 @@ def save(
             f"the model is {size:,} bytes, more than one file can hold",
             "use --external-data auto",
         )
-    if file.suffix == ".onnxtxt":
-        raise UsageError(f"'{file}' would be ONNX text, which is only read", "write to .onnx")
-    if not file.parent.is_dir():
-        raise UsageError(f"there is no folder '{file.parent}'", "create it first")
-    if file.is_dir():
-        raise UsageError(f"'{file}' is a directory", "give a file name")
+    check_output(file)
     written: list[Path] = []
     if external_data == "always" or (external_data == "auto" and (was_external or too_large)):
         proto, data = move_to_external_data(proto, file.name)
@@ -244,12 +239,38 @@ def save(
     return [*written, file]
 
 
+def check_output(file: Path) -> None:
+    """Raise UsageError unless a model can be put there."""
+    if file.suffix == ".onnxtxt":
+        raise UsageError(f"'{file}' would be ONNX text, which is only read", "write to .onnx")
+    check_target(file)
+
+
+def check_target(file: Path) -> None:
+    """Whether a file can be put there, in place of one that may be there.
+
+    Raises:
+        UsageError: a directory, a device or a pipe, something that is write-protected, or a folder
+            that is missing.
+    """
+    if file.is_dir():
+        raise UsageError(f"'{file}' is a directory", "give a file name")
+    if file.exists() and not file.is_file():
+        raise UsageError(f"'{file}' is a device or a pipe", "give the name of a file")
+    if not file.parent.is_dir():
+        raise UsageError(f"there is no folder '{file.parent}'", "create it first")
+    for path in (file.resolve().parent, file):
+        if path.exists() and not os.access(path, os.W_OK):
+            raise UsageError(f"'{path}' is write-protected", "give another place to write to")
+
+
 def write_atomically(file: Path, pieces: list[bytes]) -> None:
     """Put a whole file in place of an old one, or fail and leave the old one.
 
     Raises:
-        OnnxoptError: the file cannot be written; UsageError if its folder cannot.
+        OnnxoptError: the file cannot be written; UsageError if nothing can be put there.
     """
+    check_target(file)
     target = file.resolve()
     try:
         handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)

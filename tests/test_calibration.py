@@ -302,12 +302,20 @@ class TestRefusals:
         for name, said in (
             ("none.npz", "there is no file or folder"),
             ("x.csv", r"no file of samples \(give FILE.npz"),
-            ("x.npz", "cannot read"),
+            ("x.npz", "Python objects, or is of another kind"),
             ("x.npy", "cannot read"),
             ("empty", "holds neither .npy files nor images"),
         ):
             with pytest.raises(UsageError, match=said):
                 load_calibration(tmp_path / name, X)
+
+    def test_pickled_objects_are_never_loaded_nor_is_it_said_how(self, tmp_path: Path) -> None:
+        np.savez(tmp_path / "a.npz", x=np.array([{}], object))
+        np.save(tmp_path / "a.npy", np.array([{}], object))
+        for name in ("a.npz", "a.npy"):
+            with pytest.raises(UsageError, match="it holds Python objects") as caught:
+                load_calibration(tmp_path / name, X)
+            assert "allow_pickle" not in str(caught.value)
 
     def test_an_archive_under_another_name_is_refused(self, tmp_path: Path) -> None:
         with (tmp_path / "a.npy").open("wb") as stream:

@@ -140,7 +140,7 @@ def test_a_mean_above_all_pixels_is_noted(tmp_path: Path) -> None:
         ((Port("x", "tensor", FLOAT, None),), "scale=1", "say size=HEIGHTxWIDTH"),
         (IMAGES, "layout=nhwc", "with 6 in the layout nhwc"),
         (IMAGES, "color=gray", "gray images have 1 channels"),
-        (IMAGES, "size=9", "is 3x9x9, but"),
+        (IMAGES, "size=9", "makes images of 9x9, but .*leave size out"),
         (IMAGES, "mean=0.5:0.5", "gives 2 numbers as mean for rgb images"),
         ((port("N", 3, 8, 6, type_=onnx.TensorProto.UINT8),), "scale=2", "pixels as they are"),
     ],

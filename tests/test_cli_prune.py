@@ -129,6 +129,23 @@ def test_optimize_with_a_budget_prunes_as_well(
     assert sum(np.prod(t.dims) for t in onnx.load(out).graph.initializer) == 56
 
 
+def test_what_optimize_may_not_rewrite_stays_in_the_pruned_model_too(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = onnx.load(small(tmp_path / "m.onnx"))
+    proto.graph.node.append(onnx.helper.make_node("Identity", ["y"], ["z"], "kept"))
+    proto.graph.output[0].name = "z"
+    source, out = str(tmp_path / "n.onnx"), str(tmp_path / "out.onnx")
+    onnx.save(proto, source)
+    options = ["optimize", source, out, "--params", "0.5", "--skip", "remove-identity"]
+    assert run([*options, "-q"]) == 0
+    assert [node.name for node in onnx.load(out).graph.node][-1] == "kept"
+    assert run([*options[:-2], "-q"]) == 0
+    assert "Identity" not in [node.op_type for node in onnx.load(out).graph.node]
+    plan = ["--save-plan", str(tmp_path / "p.json")]
+    assert "a plan does not hold --skip" in failed([*options, *plan], capsys)
+
+
 def test_a_dry_run_shows_groups_and_what_is_declined_and_writes_nothing(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -156,6 +173,61 @@ def test_a_drop_that_is_allowed_is_searched_and_kept(
     assert accuracy["before"] - accuracy["after"] <= 0.03
     assert data["after"]["macs"] < 0.95 * data["before"]["macs"]
     assert data["budget"]["text"].startswith("the largest cut that loses at most 3 points of top1")
+
+
+METRICS = """
+import numpy as np
+def worthless(outputs, labels): return float("nan")
+def infinite(outputs, labels): return float("inf")
+def narrow(outputs, labels):
+    right = (outputs["logits"].argmax(1) == labels).mean()
+    return right if right > 0.99 else float("nan")
+"""
+
+
+def labelled(**changed: Any) -> dict[str, Any]:
+    return {**np.load(TEST), **changed}
+
+
+@pytest.mark.parametrize(
+    ("labels", "options", "said"),
+    [
+        (lambda y: y.astype(np.float32), [], "top1 cannot judge"),
+        (lambda y: y + 5, [], "there are labels from 5 to 14"),
+        (lambda y: y, ["--metric", "mse"], "mse cannot compare"),
+        (lambda y: y, ["--metric", ""], "there is no metric ''"),
+        (lambda y: y, ["--metric", "metrics_of_test:worthless"], "the metric gives nan"),
+        (lambda y: y, ["--metric", "metrics_of_test:infinite"], "the metric gives inf"),
+    ],
+    ids=["floats", "range", "mse", "unnamed", "nan", "inf"],
+)
+def test_labels_that_cannot_be_judged_are_refused_before_anything_is_cut(
+    labels: Callable[[Any], Any],
+    options: list[str],
+    said: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    (tmp_path / "metrics_of_test.py").write_text(METRICS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr("onnxopt.pruning.job.Pruner.at", lambda self, budget: pytest.fail("cut"))
+    data = write(tmp_path / "e.npz", **labelled(labels=labels(np.load(TEST)["labels"])))
+    out = tmp_path / "out.onnx"
+    arguments = ["prune", DIGITS, str(out), "--flops", "0.5", "--eval", data, *options]
+    assert said in failed(arguments, capsys)
+    assert not out.exists()
+
+
+def test_a_metric_that_is_no_number_for_deep_cuts_does_not_end_the_search(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "metrics_of_test.py").write_text(METRICS)
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ["--eval", TEST, "--metric", "metrics_of_test:narrow", "--max-drop", "0.01", "--json"]
+    assert run(["prune", DIGITS, str(tmp_path / "out.onnx"), *options]) == 0
+    accuracy = json.loads(capsys.readouterr().out)["accuracy"]
+    assert 0.99 < accuracy["after"] <= accuracy["before"]
 
 
 @pytest.mark.parametrize(
@@ -199,15 +271,24 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--flops", "0.5", "--params", "0.5"], "more than one budget"),
         (["--flops", "1.0"], "leaves everything"),
         (["--flops", "-0.3"], "say -30%"),
-        (["--memory", "much"], "is not a number"),
+        (["--flops", "1.5"], "leaves everything"),
+        (["--flops", "-50"], "say -50%"),
+        (["--memory", "much"], "--memory 'much' is no budget"),
+        (["--flops", "200MB"], "is a number of bytes"),
+        (["--params", "0M"], "leaves nothing"),
+        (["--flops", "0.5", "--samples", "20"], "--samples says how many"),
         (["--params", "60G"], "within the budget already"),
         (
             ["--params", "0.001", "--max-per-group", "0.9"],
             "cannot be reached: with all groups at their smallest widths",
         ),
+        (["--flops", "0.1", "--multiple-of", "64"], "lower --multiple-of, or ask for at least"),
+        (["--flops", "0.5", "--min-channels", "999"], "100% remain"),
         (["--flops", "0.5", "--ignore", "nowhere*"], "no node is called 'nowhere*'"),
         (["--flops", "0.5", "--max-drop", "1"], "needs labelled samples"),
         (["--flops", "0.5", "--metric", "top5"], "needs labelled samples"),
+        (["--eval", TEST, "--max-drop", "-1"], "a drop of -1 makes no sense"),
+        (["--eval", TEST, "--max-drop", "nan"], "a drop of nan makes no sense"),
         (["--flops", "0.5", "--eval", CALIBRATION], "holds no labels"),
         (["--flops", "0.5", "--calibration", "none.npz"], "no file or folder"),
         (["--flops", "0.5", *SAMPLED[:2], "--samples", "5"], "at least 16 are needed"),
@@ -223,7 +304,11 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--plan", "none.json", "--flops", "0.5"], "decided by the plan"),
         (["--flops", "0.5", "--save-plan", "no/such/plan.json"], "there is no folder"),
         (["--flops", "0.5", "--report", "r.html"], "of no known kind"),
-        (["--dry-run", "--save-plan", "p.json"], "no plan to save"),
+        (["--dry-run", "--save-plan", "p.json"], "a dry run cuts nothing, so --save-plan"),
+        (["--dry-run", "--plan", "p.json"], "a dry run cuts nothing, so --plan"),
+        (["--dry-run", "--eval", TEST], "a dry run cuts nothing, so --eval"),
+        (["--dry-run", "--max-drop", "1"], "a dry run cuts nothing, so --max-drop"),
+        (["--dry-run", "--prove"], "a dry run cuts nothing, so --prove"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else None,
 )
@@ -237,6 +322,26 @@ def test_a_request_that_makes_no_sense_is_refused_and_nothing_is_written(
     monkeypatch.chdir(tmp_path)
     assert said in failed(["prune", DIGITS, "out.onnx", *arguments], capsys)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_written_overwrites_nothing_that_is_read_or_written_beside_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = small(tmp_path / "m.onnx"), str(tmp_path / "o.onnx")
+    data = write(tmp_path / "data.npz", x=np.eye(40, 4, dtype=np.float32), labels=np.zeros(40, int))
+    json_file = str(tmp_path / "r.json")
+    for arguments in (
+        [data, "--params", "0.5", "--calibration", data],
+        [data, "--params", "0.5", "--eval", data],
+        [out, "--params", "0.5", "--calibration", data, "--save-plan", data],
+        [out, "--params", "0.5", "--report", json_file, "--save-plan", json_file],
+        [out, "--params", "0.5", "--report", json_file, "--report", json_file],
+        [out, "--params", "0.5", "--save-plan", out],
+        [str(tmp_path / "o.onnxtxt"), "--calibration", "none.npz", "--params", "0.5"],
+    ):
+        said = failed(["prune", source, *arguments], capsys)
+        assert "would overwrite" in said or "is only read" in said
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["data.npz", "m.onnx"]
 
 
 def test_a_plan_is_for_one_model_and_one_set_of_samples(
@@ -257,6 +362,8 @@ def test_a_plan_is_for_one_model_and_one_set_of_samples(
     other = ["prune", DIGITS, out, "--plan", str(plan), "--calibration", first]
     assert "made for another model" in failed(other, capsys)
     assert run([*replay, "--calibration", first, "-q"]) == 0
+    for beside in (["--freeze-inputs"], ["--set-shape", "x=2,4"], ["--seed", "0"]):
+        assert "is decided by the plan" in failed([*replay, *beside], capsys)
     data = json.loads(plan.read_text())
     data["rounds"][0]["groups"][0]["name"] = "elsewhere"
     plan.write_text(json.dumps(data))

@@ -131,10 +131,12 @@ class TestOwnMetrics:
         (tmp_path / "my_metrics_of_test.py").write_text(
             "def good(outputs, labels): return (outputs['y'].argmax(1) == labels).mean()\n"
             "def bad(outputs, labels): return outputs['z']\n"
-            "def none(outputs, labels): return float('nan')\n"
+            "def text(outputs, labels): return 'good'\n"
+            "def quits(outputs, labels): raise SystemExit(0)\n"
             "number = 3\n"
         )
         (tmp_path / "broken_metric_of_test.py").write_text("1 / 0")
+        (tmp_path / "leaving_metric_of_test.py").write_text("raise SystemExit(0)")
         monkeypatch.syspath_prepend(tmp_path)
 
     def test_a_function_of_the_user_is_a_metric(self) -> None:
@@ -149,16 +151,24 @@ class TestOwnMetrics:
             ("a/b.py:f", "no metric"),
             ("os.path:join:x", "no metric"),
             ("no_such_module_of_test:f", "ModuleNotFoundError.*PYTHONPATH"),
-            ("my_metrics_of_test:missing", "AttributeError"),
+            ("my_metrics_of_test:missing", "is not in .*my_metrics_of_test.py"),
             ("my_metrics_of_test:number", "not a function"),
             ("broken_metric_of_test:f", "ZeroDivisionError"),
+            ("leaving_metric_of_test:f", "cannot be loaded: SystemExit: 0"),
         ],
     )
     def test_what_is_no_metric_is_refused(self, spec: str, said: str) -> None:
         with pytest.raises(UsageError, match=said):
             load_metric(spec)
 
-    @pytest.mark.parametrize(("name", "said"), [("bad", "fails: KeyError"), ("none", "not a num")])
+    @pytest.mark.parametrize(
+        ("name", "said"),
+        [
+            ("bad", "fails: KeyError"),
+            ("text", "fails: ValueError"),
+            ("quits", "fails: SystemExit: 0"),
+        ],
+    )
     def test_a_metric_that_gives_no_number_is_told_by_name(self, name: str, said: str) -> None:
         metric = load_metric(f"my_metrics_of_test:{name}")
         with pytest.raises(UsageError, match=f"my_metrics_of_test:{name}.*{said}"):

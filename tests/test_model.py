@@ -17,7 +17,7 @@ import onnx.numpy_helper
 import pytest
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
-from onnxopt.model import Model, load, save
+from onnxopt.model import Model, load, save, write_atomically
 from onnxopt.optimizer import optimize
 
 
@@ -144,6 +144,27 @@ def test_saving_into_a_missing_folder_or_onto_a_directory_is_a_usage_error(tmp_p
         save(proto, tmp_path / "none" / "out.onnx")
     with pytest.raises(UsageError, match="is a directory"):
         save(proto, tmp_path)
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "out.onnx"
+    os.mkfifo(pipe)
+    for target in (pipe, Path(os.devnull)):
+        with pytest.raises(UsageError, match="is a device or a pipe"):
+            write_atomically(target, [b"new"])
+        with pytest.raises(UsageError, match="is a device or a pipe"):
+            save(judge.tiny("residual"), target)
+    assert pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+
+@pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may write everywhere")
+def test_what_is_write_protected_is_not_replaced(tmp_path: Path) -> None:
+    target = tmp_path / "out.onnx"
+    target.write_bytes(b"old")
+    target.chmod(0o444)
+    with pytest.raises(UsageError, match="is write-protected"):
+        save(judge.tiny("residual"), target)
+    assert target.read_bytes() == b"old"
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(

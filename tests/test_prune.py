@@ -80,12 +80,20 @@ def top1(model: onnx.ModelProto) -> float:
     ],
 )
 def test_a_budget_is_read_as_people_write_it(text: str, amount: float, relative: bool) -> None:
-    found = Budget.parse("flops", text)
-    assert (found.mode, found.relative) == ("flops", relative)
+    found = Budget.parse("memory", text)
+    assert (found.mode, found.relative) == ("memory", relative)
     assert found.amount == pytest.approx(amount)
 
 
-@pytest.mark.parametrize("text", ["1", "100%", "-0%", "0", "-100%", "-0.3", "x", "", "-130%"])
+def test_bytes_are_no_number_of_flops_or_parameters() -> None:
+    for mode in ("flops", "params"):
+        with pytest.raises(UsageError, match="is a number of bytes"):
+            Budget.parse(mode, "8MB")
+
+
+@pytest.mark.parametrize(
+    "text", ["1", "100%", "-0%", "0", "-100%", "-0.3", "1.5", "x", "", "-130%"]
+)
 def test_a_budget_that_leaves_nothing_or_everything_is_refused(text: str) -> None:
     with pytest.raises(UsageError):
         Budget.parse("flops", text)

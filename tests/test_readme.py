@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -29,23 +30,38 @@ def test_the_rule_in_the_readme_passes_its_checks(tmp_path: Path) -> None:
 
 
 def test_the_python_in_the_readme_runs(tmp_path: Path) -> None:
-    (code,) = [block for block in PYTHON if "import onnxopt" in block]
+    (code,) = [block for block in PYTHON if "onnxopt.optimize(" in block]
     model = judge.model(
         """<ir_version: 8, opset_import: ["" : 17]>
         g (float[N,3,H,W] input) => (float[N,3,H,W] y) { a = Identity(input)  y = Relu(a) }"""
     )
     onnx.save(model, tmp_path / "model.onnx")
+    assert printed(code, tmp_path).startswith("equal bit for bit")
+    assert judge.operators(onnx.load(tmp_path / "small.onnx")) == ["Relu"]
+
+
+def test_the_python_that_prunes_in_the_readme_runs(tmp_path: Path) -> None:
+    (code,) = [block for block in PYTHON if "onnxopt.prune(" in block]
+    models = judge.REPOSITORY / "models"
+    shutil.copy(models / "digits_resnet.onnx", tmp_path / "model.onnx")
+    shutil.copy(models / "digits_resnet_calibration.npz", tmp_path / "samples.npz")
+    before, after = map(int, printed(code, tmp_path).split())
+    assert after == pytest.approx(before / 2, rel=0.01)
+    assert onnxopt.cost_of(onnx.load(tmp_path / "half.onnx")).macs == after
+
+
+def printed(code: str, folder: Path) -> str:
+    """What a program prints that runs in a folder."""
     run = subprocess.run(
         [sys.executable, "-c", code],
-        cwd=tmp_path,
+        cwd=folder,
         env={**os.environ, "PYTHONPATH": str(Path(onnxopt.__file__).parent.parent)},
         capture_output=True,
         text=True,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert run.stdout.startswith("equal bit for bit")
-    assert judge.operators(onnx.load(tmp_path / "small.onnx")) == ["Relu"]
+    return run.stdout
 
 
 @pytest.mark.parametrize("command", COMMANDS)

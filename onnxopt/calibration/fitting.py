@@ -67,7 +67,7 @@ def to_type(array: Array, port: Port, label: str) -> Array:
         if array.size and not limits.min <= int(array.min()) <= int(array.max()) <= limits.max:
             raise _too_large(array, port, label)
         return array.astype(wanted)
-    fix = f"save it as {wanted}"
+    fix = f"save it as {'str' if wanted == np.dtype(object) else wanted}"
     if port.is_floating and kind in "iu":
         fix = NORMALIZE.format(dtype=wanted)
     raise UsageError(

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from onnxopt.errors import UsageError
+from onnxopt.errors import UsageError, told
 from onnxopt.signature import Array
 
 SUFFIXES = frozenset((".png", ".jpg", ".jpeg", ".bmp", ".webp"))
@@ -36,9 +36,7 @@ def reader(preprocess: Callable[[Array], Array]) -> Callable[[Path], Array]:
         try:
             return np.asarray(preprocess(image))
         except Exception as error:
-            raise UsageError(
-                f"preprocessing '{file}' fails: {type(error).__name__}: {error}"
-            ) from error
+            raise UsageError(f"preprocessing '{file}' fails: {told(error)}") from error
 
     return read
 
@@ -57,7 +55,7 @@ def decode(file: Path) -> Array:
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(file) as image:
                 if image.mode.startswith(("I", "F")):
-                    raise ValueError("it has more than 8 bits a channel")
+                    raise ValueError("it has more than 8 bits a channel: convert it")
                 return np.asarray(image.convert("RGB"))
     except Exception as error:  # damaged files raise what their decoder raises
         raise UsageError(f"cannot read the image '{file}': {error}") from None

@@ -10,6 +10,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from onnxopt.arrays import fits, shape_text
 from onnxopt.errors import UsageError
 from onnxopt.signature import Array, Dim, Port
 
@@ -105,6 +106,12 @@ class Preprocess:
         color = self.color or ("gray" if channels == 1 else "rgb")
         self._check_channels(port, channels, color, layout)
         size = self.size or _fixed_size(port, height, width)
+        if not fits(size, (height, width)):
+            raise UsageError(
+                f"preprocessing makes images of {shape_text(size)}, but the input '{port.name}' "
+                f"is {port.describe()}, in the layout {layout}",
+                "leave size out of the preprocessing",
+            )
         scale = self.scale or 255.0 if port.is_floating else None
         mean, std = self.mean or (0.0,), self.std or (1.0,)
         return Pipeline(size, color, layout == "nhwc", scale, mean, std)

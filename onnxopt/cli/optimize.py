@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,7 +29,39 @@ from onnxopt.cli.pruning import Place, prune_file, show_preview
 from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
 
 if TYPE_CHECKING:
+    import onnx
+
+    from onnxopt.optimizer import Options
     from onnxopt.report import Report
+
+
+InputLayout = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME=nchw",
+        help="Let this input have that layout from now on, so that the Transpose at the start "
+        "goes away. Changes the signature, and says so. Repeatable.",
+    ),
+]
+VerifyData = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FILE.npz|DIR", help="Verify on these samples too (arrays named like inputs)."
+    ),
+]
+NoVerify = Annotated[
+    bool, typer.Option("--no-verify", help="Do not run the two models and compare.")
+]
+AllowUnverified = Annotated[
+    bool,
+    typer.Option(
+        "--allow-unverified", help="Write a model that ONNX Runtime cannot run here, too."
+    ),
+]
+AllowGrowth = Annotated[
+    str, typer.Option(metavar="10%", help="How much the file may grow (64 KB are always fine).")
+]
+DryRun = Annotated[bool, typer.Option("--dry-run", help="Do everything but write the model.")]
 
 
 @takes_pruning
@@ -43,41 +76,18 @@ def optimize(
     skip: Skip = None,
     only: Only = None,
     set_shape: SetShape = None,
-    input_layout: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME=nchw",
-            help="Let this input have that layout from now on, so that the Transpose at the start "
-            "goes away. Changes the signature, and says so. Repeatable.",
-        ),
-    ] = None,
+    input_layout: InputLayout = None,
     freeze_inputs: FreezeInputs = False,
-    verify_data: Annotated[
-        Path | None,
-        typer.Option(
-            metavar="FILE.npz|DIR", help="Verify on these samples too (arrays named like inputs)."
-        ),
-    ] = None,
-    no_verify: Annotated[
-        bool, typer.Option("--no-verify", help="Do not run the two models and compare.")
-    ] = False,
-    allow_unverified: Annotated[
-        bool,
-        typer.Option(
-            "--allow-unverified", help="Write a model that ONNX Runtime cannot run here, too."
-        ),
-    ] = False,
-    allow_growth: Annotated[
-        str, typer.Option(metavar="10%", help="How much the file may grow (64 KB are always fine).")
-    ] = "1%",
+    verify_data: VerifyData = None,
+    no_verify: NoVerify = False,
+    allow_unverified: AllowUnverified = False,
+    allow_growth: AllowGrowth = "1%",
     external_data: ExternalData = ExternalDataChoice.auto,
     report: Reports = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Do everything but write the model.")
-    ] = False,
+    dry_run: DryRun = False,
 ) -> None:
     """Make a model smaller and faster, and prove that it still does the same.
 
@@ -95,15 +105,11 @@ def optimize(
     With --flops, --params, --memory, --max-drop or --plan the model is pruned as well: see
     `onnxopt prune --help`.
     """
-    check_paths(source, output, report or [], dry_run, pruning.save_plan)
-    from dataclasses import replace
-
-    from onnxopt.inspection import has_external_data
-    from onnxopt.model import load, save
+    data = (verify_data, *pruning.data)
+    check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=data)
+    from onnxopt.model import load
     from onnxopt.optimizer import Options
-    from onnxopt.optimizer import optimize as run
     from onnxopt.quantities import parse_percent
-    from onnxopt.report.files import write_report
 
     options = Options(
         rules_dirs=tuple(rules or ()),
@@ -117,25 +123,41 @@ def optimize(
         allow_unverified=allow_unverified,
         allow_growth=parse_percent(allow_growth),
     )
-    if pruning.is_given:
-        place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
-        job = job_of(pruning, options, is_preview=dry_run)
-        if dry_run:
-            show_preview(load(source), job, place, json=json, quiet=quiet)
-        else:
-            prune_file(load(source), job, place, json=json, quiet=quiet, verbose=verbose)
+    place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
+    if not pruning.is_given:
+        told = _optimized(load(source), options, place, quiet=quiet, dry_run=dry_run)
+        _print(told, json=json, quiet=quiet, verbose=verbose)
         return
-    proto = load(source)
+    job = job_of(pruning, options, is_preview=dry_run)
+    if dry_run:
+        show_preview(load(source), job, place, json=json, quiet=quiet)
+    else:
+        prune_file(load(source), job, place, json=json, quiet=quiet, verbose=verbose)
+
+
+def _optimized(
+    proto: onnx.ModelProto, options: Options, place: Place, *, quiet: bool, dry_run: bool
+) -> Report:
+    """Optimize, write the model and its reports."""
+    from onnxopt.inspection import has_external_data
+    from onnxopt.model import save
+    from onnxopt.optimizer import optimize as run
+    from onnxopt.report.files import write_report
+
     with Bar(quiet=quiet) as bar:
-        result = run(proto, options, source=str(source), progress=bar)
+        result = run(proto, options, source=str(place.source), progress=bar)
     told = result.report
-    if output is not None and not dry_run:
-        was_external = has_external_data(source, proto)
-        save(result.model, output, external_data=external_data.value, was_external=was_external)
-        told = replace(told, output=str(output))
-    for file in report or ():
+    if place.output is not None and not dry_run:
+        save(
+            result.model,
+            place.output,
+            external_data=place.external_data.value,
+            was_external=has_external_data(place.source, proto),
+        )
+        told = replace(told, output=str(place.output))
+    for file in place.reports:
         write_report(told, file)
-    _print(told, json=json, quiet=quiet, verbose=verbose)
+    return told
 
 
 def _print(report: Report, *, json: bool, quiet: bool, verbose: bool) -> None:

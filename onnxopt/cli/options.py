@@ -78,7 +78,8 @@ def by_name(option: str, entries: Iterable[str] | None, read: Callable[[str], T]
             found[name] = read(value)
         except ValueError as error:
             raise UsageError(
-                f"{option} '{entry}' makes no sense: {error}", "see `onnxopt optimize --help`"
+                f"{option} '{entry}' makes no sense: {error}",
+                f"--help shows how {option} is written",
             ) from None
     return found
 
@@ -97,21 +98,37 @@ def check_paths(
     output: Path | None,
     reports: list[Path],
     dry_run: bool,
-    save_plan: Path | None = None,
+    *,
+    plan: Path | None = None,
+    data: Iterable[Path | None] = (),
 ) -> None:
-    """What can be said before the work begins."""
-    from onnxopt.report.files import check_folder, check_report_path
+    """What can be said before the work begins.
+
+    Args:
+        plan: where the plan of a cut is written.
+        data: what else is read, and must not be written over.
+    """
+    from onnxopt.model import check_output, check_target
+    from onnxopt.report.files import check_report_path
 
     if output is None and not dry_run:
         raise UsageError("there is no OUT to write to", "give one, or use --dry-run")
-    taken = {source.resolve()} | ({output.resolve()} if output is not None else set())
+    taken = {file.resolve(): f"'{file}'" for file in data if file is not None}
+    taken[source.resolve()] = "a model"
+
+    def claim(file: Path, what: str) -> None:
+        if (there := taken.get(file.resolve())) is not None:
+            raise UsageError(f"{what} '{file}' would overwrite {there}", "give another name")
+        taken[file.resolve()] = what
+
+    if output is not None:
+        check_output(output)
+        if output.resolve() != source.resolve():
+            claim(output, "the model")
+            taken[output.resolve()] = "a model"
     for file in reports:
         check_report_path(file)
-        if file.resolve() in taken:
-            raise UsageError(f"the report '{file}' would overwrite a model", "give another name")
-    if save_plan is not None:
-        check_folder(save_plan)
-        if save_plan.resolve() in taken:
-            raise UsageError(f"the plan '{save_plan}' would overwrite a model", "give another name")
-    if output is not None:
-        check_folder(output)
+        claim(file, "the report")
+    if plan is not None:
+        check_target(plan)
+        claim(plan, "the plan")

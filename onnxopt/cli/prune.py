@@ -58,7 +58,7 @@ def prune(
       onnxopt prune model.onnx small.onnx --calibration samples.npz --eval test.npz --max-drop 1.0
       onnxopt prune model.onnx small.onnx --plan plan.json --calibration samples.npz
     """
-    check_paths(source, output, report or [], dry_run, pruning.save_plan)
+    check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=pruning.data)
     from onnxopt.model import load
     from onnxopt.optimizer import Options
 

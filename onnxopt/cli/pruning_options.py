@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
@@ -126,8 +127,9 @@ class PruningArguments:
         float | None,
         _option(
             metavar="POINTS",
-            help="Search the largest cut whose metric on --eval falls by no more than this; "
-            "a budget then says how far to go at most.",
+            help="Search the largest cut whose metric on --eval falls by no more than this (points "
+            "of top1 and top5, else units of the metric); a budget then says how far to go at "
+            "most.",
         ),
     ] = None
     save_plan: Annotated[
@@ -137,6 +139,11 @@ class PruningArguments:
         Path | None,
         _option(metavar="PLAN.json", help="Cut what this plan says, to the same bytes."),
     ] = None
+
+    @property
+    def data(self) -> tuple[Path | None, ...]:
+        """What these options have read."""
+        return self.calibration, self.evaluate, self.plan
 
     @property
     def is_given(self) -> bool:
@@ -183,7 +190,7 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
     from onnxopt.pruning.plan import read_plan
 
     budgets = [Budget.parse(mode, text) for mode, text in _budgets(given) if text is not None]  # type: ignore[arg-type]
-    _check_together(given, len(budgets), is_preview=is_preview)
+    _check_together(given, rewriting, len(budgets), is_preview=is_preview)
     return Job(
         budget=budgets[0] if budgets else None,
         mode=budgets[0].mode if budgets else "flops",
@@ -193,7 +200,7 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
         preprocess=given.preprocess,
         samples=1024 if given.samples is None else given.samples,
         evaluation=given.evaluate,
-        metric=given.metric or "top1",
+        metric="top1" if given.metric is None else given.metric,
         max_drop=given.max_drop,
         plan=None if given.plan is None else read_plan(given.plan),
     )
@@ -234,26 +241,60 @@ DECIDED_BY_A_PLAN = (
 ) + ("multiple_of", "ignore", "max_per_group", "min_channels", "max_drop", "save_plan")
 
 
-def _check_together(given: PruningArguments, budgets: int, *, is_preview: bool) -> None:
+NOT_IN_A_PLAN = ("rules_dirs", "skip", "only", "input_layouts")
+"""Options of rewriting that plans do not hold, so that replaying would give other bytes."""
+
+JUDGED_OF_A_CUT = ("evaluate", "metric", "max_drop", "prove", "save_plan", "plan")
+"""Options that a dry run, which cuts nothing, has no use for."""
+
+
+def _check_together(
+    given: PruningArguments, rewriting: Options, budgets: int, *, is_preview: bool
+) -> None:
     named = "--flops, --params and --memory"
     if budgets > 1:
         raise UsageError("there is more than one budget", f"give one of {named}")
-    if given.plan is not None:
-        for name in DECIDED_BY_A_PLAN:
-            if getattr(given, name) not in (None, []):
+    if given.samples is not None and given.calibration is None:
+        raise UsageError(
+            "--samples says how many are taken, and there are none", "give --calibration"
+        )
+    if is_preview:
+        for name in JUDGED_OF_A_CUT:
+            if getattr(given, name) not in (None, False):
                 raise UsageError(
-                    f"--{name.replace('_', '-')} is decided by the plan already", "leave it out"
+                    f"a dry run cuts nothing, so {_spelled(name)} has nothing to do",
+                    f"leave out {_spelled(name)} or --dry-run",
                 )
-        if is_preview:
-            raise UsageError("a plan says already what is cut", "leave --dry-run out")
-    elif budgets == 0 and given.max_drop is None and not is_preview:
+        return
+    if given.plan is not None:
+        _check_beside_plan(given, rewriting)
+    elif budgets == 0 and given.max_drop is None:
         raise UsageError("there is no budget", f"give one of {named}, such as --flops 0.5")
+    if given.save_plan is not None:
+        for name in NOT_IN_A_PLAN:
+            if getattr(rewriting, name):
+                raise UsageError(
+                    f"a plan does not hold {_spelled(name)}, so it leads elsewhere",
+                    f"leave out --save-plan or {_spelled(name)}",
+                )
     if given.max_drop is not None:
         if given.evaluate is None:
             raise UsageError("--max-drop needs labelled samples", "give --eval FILE.npz")
-        if given.max_drop < 0:
-            raise UsageError(f"a drop of {given.max_drop:g} is less than none", "give 0 or more")
+        if not 0 <= given.max_drop < math.inf:
+            raise UsageError(f"a drop of {given.max_drop:g} makes no sense", "give 0 or more")
     if given.metric is not None and given.evaluate is None:
         raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
-    if is_preview and given.save_plan is not None:
-        raise UsageError("--dry-run cuts nothing, so there is no plan to save", "leave one out")
+
+
+def _check_beside_plan(given: PruningArguments, rewriting: Options) -> None:
+    decided = [name for name in DECIDED_BY_A_PLAN if getattr(given, name) not in (None, [])]
+    beside = ("set_shapes", "freeze_inputs", *NOT_IN_A_PLAN)
+    for name in (*decided, *(name for name in beside if getattr(rewriting, name))):
+        raise UsageError(f"{_spelled(name)} is decided by the plan already", "leave it out")
+
+
+def _spelled(name: str) -> str:
+    """The option of this name, as it is written."""
+    other = {"evaluate": "eval", "set_shapes": "set-shape", "input_layouts": "input-layout"}
+    other["rules_dirs"] = "rules"
+    return f"--{other.get(name, name).replace('_', '-')}"

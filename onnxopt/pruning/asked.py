@@ -98,7 +98,10 @@ def _calibration(path: Path, job: Job, inputs: tuple[Port, ...]) -> tuple[Calibr
     """The samples to use, and some more that only judge."""
     fewest = job.options.fewest_samples
     if job.samples < fewest:
-        raise UsageError(f"{job.samples} samples are too few: at least {fewest} are needed")
+        raise UsageError(
+            f"{job.samples} samples are too few: at least {fewest} are needed",
+            "ask for more (--samples)",
+        )
     preprocess = None if job.preprocess is None else Preprocess.parse(job.preprocess)
     asked = job.samples + max(job.samples // HELD_OUT, 1)
     loaded = load_calibration(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from dataclasses import dataclass
 
@@ -25,6 +26,12 @@ class Budget:
     amount: float
     relative: bool = True
 
+    def __post_init__(self) -> None:
+        if self.mode not in UNITS:
+            raise UsageError(f"there is no budget of {self.mode}", f"use {', '.join(UNITS)}")
+        if not 0 < self.amount < math.inf:
+            raise UsageError(f"a budget of {self.amount:g} leaves nothing", "ask for more than 0")
+
     @classmethod
     def parse(cls, mode: Mode, text: str) -> Budget:
         """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M or 8MB.
@@ -37,12 +44,20 @@ class Budget:
             sign, number, percent = match.groups()
             share = float(number) / 100 if percent else float(number)
             if sign and not percent:
+                part = share if share <= 1 else share / 100
                 raise UsageError(
-                    f"--{mode} {bare} is less than nothing", f"to remove {number}, say -{share:.0%}"
+                    f"--{mode} {bare} is less than nothing",
+                    f"to remove {part:.4g}, say -{100 * part:.4g}%",
                 )
-            if percent or share <= 1:
+            if percent or share <= 1 or "." in number:
                 return cls(mode, _checked(1 - share if sign else share, mode, bare))
-        return cls(mode, float(parse_count(bare)), relative=False)
+        try:
+            amount = parse_count(bare)
+        except UsageError:
+            raise UsageError(f"--{mode} {text!r} is no budget", _LEGAL[mode]) from None
+        if mode != "memory" and bare[-1] in "bB":
+            raise UsageError(f"--{mode} {bare} is a number of bytes", _LEGAL[mode])
+        return cls(mode, float(amount), relative=False)
 
     def target(self, original: Cost) -> float:
         return self.amount * measured(original, self.mode) if self.relative else self.amount
@@ -53,12 +68,19 @@ class Budget:
         return cost_text(self.amount, self.mode)
 
 
+_SHARES = "say what remains, such as 0.5 or 50%, or what goes, such as -30%"
+_LEGAL: dict[Mode, str] = {
+    "flops": f"{_SHARES}, or FLOPs, such as 60M",
+    "params": f"{_SHARES}, or parameters, such as 500k",
+    "memory": f"{_SHARES}, or bytes, such as 8MB",
+}
+
+
 def _checked(share: float, mode: Mode, text: str) -> float:
     if 0 < share < 1:
         return share
     raise UsageError(
-        f"--{mode} {text} leaves {'everything' if share >= 1 else 'nothing'}",
-        "say what remains, such as 0.5 or 50%, or what goes, such as -30%",
+        f"--{mode} {text} leaves {'everything' if share >= 1 else 'nothing'}", _LEGAL[mode]
     )
 
 

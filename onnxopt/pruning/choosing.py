@@ -187,13 +187,15 @@ def require_possible(
     ]
     possible = math.ceil(1000 * remaining / whole + 1e-9) / 10
     rest = max(remaining - sum(parts), 0.0) / remaining
-    limits = "raise --max-per-group, or " if options.max_per_group < 1 else ""
-    limits += "lower --min-channels, or " if options.min_channels > 1 else ""
+    limits = ["raise --max-per-group"] if options.max_per_group < 1 else []
+    limits += ["lower --min-channels"] if options.min_channels > 1 else []
+    limits += ["lower --multiple-of"] if grid > 1 else []
+    limits += [f"ask for at least {possible:g}%"] if possible < 100 else []
     raise UsageError(
         f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
-        f"their smallest widths {possible:g}% remain; most of it in {', '.join(named)}, and "
-        f"{rest:.0%} of it in what no group makes",
-        f"{limits}ask for at least {possible:g}%",
+        f"their smallest widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}, "
+        f"and {rest:.0%} of it in what no group makes",
+        ", or ".join(limits),
     )
 
 

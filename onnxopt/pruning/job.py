@@ -60,6 +60,9 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
         _check_samples(job.plan, data.used)
     pruner = Pruner(proto, data.used, job.options, rewriting=job.rewriting, tell=tell)
     judge = Judge(pruner.lossless.model, data, metric)
+    if data.evaluation is not None:
+        tell("evaluating", 0.0)
+        _ = judge.before  # labels that do not fit the metric are refused before the work begins
     pruned = _pruned(pruner, job, judge, tell)
     check_signature(pruner.lossless.model, pruned.model)
     tell("comparing with the original", 0.0)
@@ -120,13 +123,12 @@ def _pruned(pruner: Pruner, job: Job, judge: Judge, tell: Tell) -> Pruned:
     if job.max_drop is None:
         assert job.budget is not None
         return pruner.at(job.budget)
-    before = judge.score(judge.original)
     drop = job.max_drop / 100 if job.metric in POINTS else job.max_drop
     lowest = None
     if job.budget is not None:
         lowest = job.budget.target(pruner.original) / measured(pruner.original, job.mode)
     found = largest_cut(
-        pruner.at, lambda made: judge.score(made.model), before - drop, job.mode, lowest, tell
+        pruner.at, lambda made: judge.score(made.model), judge.before - drop, job.mode, lowest, tell
     )
     note = (
         "the cut was chosen by the labelled samples that it is judged on here: expect slightly "

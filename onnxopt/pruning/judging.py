@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import onnx
 
+from onnxopt.errors import UsageError
 from onnxopt.evaluation import Metric, evaluate
 from onnxopt.graph import Array
 from onnxopt.pruning.agreement import Agreement, agreement, batch_size
@@ -26,6 +29,21 @@ class Judge:
     data: Data
     metric: Metric
 
+    @cached_property
+    def before(self) -> float:
+        """The score of the original.
+
+        Raises:
+            UsageError: the metric cannot judge it by these labels, or gives no finite number.
+        """
+        score = self.score(self.original)
+        if not math.isfinite(score):
+            raise UsageError(
+                f"the metric gives {score} for the original model on the labelled samples",
+                "give a metric that is a number on these samples, and labels that go with it",
+            )
+        return score
+
     def score(self, model: onnx.ModelProto) -> float:
         labelled = self.data.evaluation
         assert labelled is not None
@@ -37,8 +55,7 @@ class Judge:
         if labelled is None:
             return None
         count = whole(labelled, self.data.batch).count
-        before, after = self.score(self.original), self.score(model)
-        return Accuracy(metric, before, after, count, labelled.name)
+        return Accuracy(metric, self.before, self.score(model), count, labelled.name)
 
     def agreement(self, model: onnx.ModelProto) -> Agreement | None:
         """On the labelled samples or else on those held out; without any, whether it is sound."""

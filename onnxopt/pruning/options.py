@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, get_args
 
 from onnxopt.errors import UsageError
 from onnxopt.pruning.compensate import Compensation
@@ -44,6 +44,13 @@ class PruneOptions:
     prove: bool = False
 
     def __post_init__(self) -> None:
+        for value, legal in (
+            (self.criterion, Criterion),
+            (self.strategy, Strategy),
+            (self.compensation, Compensation),
+        ):
+            if value not in get_args(legal):
+                raise UsageError(f"there is no '{value}'", f"use {', '.join(get_args(legal))}")
         if self.multiple_of < 1:
             raise UsageError(
                 f"channels cannot be a multiple of {self.multiple_of}", "ask for at least 1"

@@ -15,6 +15,7 @@ from onnxopt.errors import UsageError
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView, Pruned
+from onnxopt.typed_json import typed
 
 VERSION = "onnxopt-plan/1"
 
@@ -29,7 +30,7 @@ class Plan:
     Attributes:
         model: digest of the model that was pruned.
         calibration: digest of the samples it was pruned with; "" without any.
-        samples, held_out: how many samples were drawn, and how many of them only judged.
+        samples: how many samples were asked for.
         set_shapes, freeze_inputs: how the model was changed before.
         rounds: for each round its groups, and the grid of their widths.
     """
@@ -97,49 +98,55 @@ def read_plan(file: Path) -> Plan:
     """Read a plan file.
 
     Raises:
-        UsageError: it is none.
+        UsageError: it is none, or of another version.
     """
     try:
         data = json.loads(file.read_text())
-        if data["schema"] != VERSION:
-            raise UsageError(
-                f"the plan '{file}' is of the kind {data['schema']}", f"this reads {VERSION}"
-            )
-        return _plan(data)
+        schema = data.get("schema") if isinstance(data, dict) else None
+        plan = _plan(data) if schema == VERSION else None
     except OSError as error:
         raise UsageError(f"cannot read the plan '{file}': {error.strerror}") from None
-    except (ValueError, KeyError, TypeError, AttributeError, IndexError) as error:
+    except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UsageError) as error:
+        why = f"there is no {error}" if isinstance(error, KeyError) else error
         raise UsageError(
-            f"'{file}' is not a plan: {type(error).__name__} {error}",
-            "give a file that --save-plan wrote",
+            f"'{file}' is not a plan: {why}", "give a file that --save-plan wrote, unchanged"
         ) from None
+    if plan is None:
+        kind = f"of the kind {schema}" if isinstance(schema, str) else "of no known kind"
+        raise UsageError(f"the plan '{file}' is {kind}", f"this reads {VERSION}")
+    return plan
 
 
 def _plan(data: Mapping[str, Any]) -> Plan:
-    options = dict(data["options"])
-    options["ignore"] = tuple(options["ignore"])
     calibration = data["calibration"]
+    rounds = tuple(map(_round, data["rounds"]))
+    if not rounds:
+        raise ValueError("there are no rounds")
     return Plan(
-        model=data["model_sha256"],
-        budget=Budget(**data["budget"]),
-        options=PruneOptions(**options),
-        calibration=calibration["sha256"],
-        samples=int(calibration["samples"]),
-        set_shapes={name: tuple(dims) for name, dims in data["set_shapes"].items()},
-        freeze_inputs=bool(data["freeze_inputs"]),
-        rounds=tuple(
-            (tuple(map(_recorded, one["groups"])), int(one["multiple_of"]))
-            for one in data["rounds"]
-        ),
+        model=typed(str, data["model_sha256"], "model_sha256"),
+        budget=typed(Budget, data["budget"], "budget"),
+        options=typed(PruneOptions, data["options"], "options"),
+        calibration=typed(str, calibration["sha256"], "calibration.sha256"),
+        samples=typed(int, calibration["samples"], "calibration.samples"),
+        set_shapes=typed(Mapping[str, tuple[int, ...]], data["set_shapes"], "set_shapes"),
+        freeze_inputs=typed(bool, data["freeze_inputs"], "freeze_inputs"),
+        rounds=rounds,
     )
 
 
+def _round(data: Mapping[str, Any]) -> tuple[tuple[Recorded, ...], int]:
+    multiple_of = typed(int, data["multiple_of"], "multiple_of")
+    if multiple_of < 1:
+        raise ValueError(f"multiple_of is {multiple_of}")
+    return tuple(map(_recorded, data["groups"])), multiple_of
+
+
 def _recorded(group: Mapping[str, Any]) -> Recorded:
+    where = f"the group {group['name']}"
     named = {f.name: group[f.name] for f in fields(GroupView)}
-    named["members"], named["lost"] = tuple(named["members"]), tuple(named["lost"])
-    view = GroupView(**named)
-    kept = set(group["kept"])
-    if len(view.lost) != view.units + 1 or not kept <= set(range(view.units)):
-        raise ValueError(f"the group {view.name} does not hang together")
+    view = typed(GroupView, named, where)
+    kept = set(typed(tuple[int, ...], group["kept"], f"{where}.kept"))
+    if len(view.lost) != view.units + 1 or not kept or not kept <= set(range(view.units)):
+        raise ValueError(f"{where} does not hang together")
     removed = tuple(unit for unit in range(view.units) if unit not in kept)
-    return view, tuple(group["widths"]), removed
+    return view, typed(tuple[int, ...], group["widths"], f"{where}.widths"), removed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
 
 import onnx
@@ -92,7 +93,7 @@ class Pruner:
         self.options, self.tell = options, tell
         self.has_samples = calibration is not None
         self.lossless = optimize(proto, rewriting, progress=tell)
-        self.rewriting = Options(verify=rewriting.verify)
+        self.rewriting = _of_the_result(rewriting)
         self.base = with_biases(self.lossless.model)
         self.batches = _batches(self.base, calibration)
         base = cost_of(self.lossless.model)
@@ -184,6 +185,18 @@ class Pruner:
             rewriting=rewritten,
             notes=tuple(notes),
         )
+
+
+def _of_the_result(rewriting: Options) -> Options:
+    """How the pruned model is rewritten: its inputs are already what they shall become."""
+    moved = bool(rewriting.input_layouts)
+    return replace(
+        rewriting,
+        set_shapes={},
+        input_layouts={},
+        freeze_inputs=False,
+        verify_data=None if moved else rewriting.verify_data,
+    )
 
 
 def _misses(cost: Cost, original: Cost, budget: Budget, multiple_of: int) -> Iterator[str]:

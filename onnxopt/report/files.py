@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxopt.errors import UsageError
-from onnxopt.model import write_atomically as write_atomically
+from onnxopt.model import check_target, write_atomically
 from onnxopt.report.as_json import report_json
 from onnxopt.report.as_markdown import report_markdown
 from onnxopt.report.report import Report
@@ -17,23 +17,11 @@ def check_report_path(file: Path) -> None:
     """Whether a report can be written there.
 
     Raises:
-        UsageError: an ending of no known kind, a directory, or a folder that does not exist.
+        UsageError: an ending of no known kind, or nothing can be put there.
     """
     if file.suffix.lower() not in RENDERINGS:
         raise UsageError(f"the report '{file}' is of no known kind", "name it .json or .md")
-    check_folder(file)
-
-
-def check_folder(file: Path) -> None:
-    """Whether a file can be written there.
-
-    Raises:
-        UsageError: a directory, or a folder that does not exist.
-    """
-    if file.is_dir():
-        raise UsageError(f"'{file}' is a directory", "give a file name")
-    if not file.parent.is_dir():
-        raise UsageError(f"there is no folder '{file.parent}'", "create it first")
+    check_target(file)
 
 
 def write_report(report: Report, file: Path) -> None:

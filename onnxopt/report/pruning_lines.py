@@ -172,7 +172,12 @@ def preview_notes(found: Preview) -> Iterator[str]:
             "at 3/4, 1/2, 1/4: expected loss of the outputs' variance if so much of the group stays"
         )
     if guessed:
-        yield f"{guessed} groups are judged by their weights alone: lost is a share of these"
+        whose = (
+            "one group is judged by its"
+            if guessed == 1
+            else f"{guessed} groups are judged by their"
+        )
+        yield f"{whose} weights alone: what is lost is a share of these"
     for group in found.groups:
         if not group.exact:
             yield f"approximate: {group.name}: {group.changed}"

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 
 from onnxopt.graph import Array, Graph, Value
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.inner import Inside
+from onnxopt.pruning.layer import Kept, Layer, Weights
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.pairs import Operator, wanted_between
 from onnxopt.pruning.ridge import solve
@@ -33,9 +34,6 @@ WIDEST_SOLVED = 6000
 RELAXED_STEPS = 2
 MOST_TURNS = 4
 WORTHWHILE = 0.995
-
-Kept: TypeAlias = Mapping[tuple[str, int], Array]
-"""For an axis of a value, by name, whether each of the original's indices is still there."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +77,9 @@ def following(
     found: dict[str, tuple[After, ...]] = {}
     for layer in layers:
         made = values[layer.output]
+        if layer.inner:
+            found[layer.output] = (After(made.name, "", layer.rectified),)
+            continue
         alone = After(made.name, "", _is_rectified(made))
         added = _sum_after(made, graph, shape)
         found[layer.output] = (alone,) if added is None else (added, alone)
@@ -137,10 +138,15 @@ def compensate(
         tell(number / len(layers))
         rest = layers[number:]
         target = next(t for t in after[layer.output] if _is_next(t, rest, ours, theirs))
+        if layer.inner:
+            if not number or layers[number - 1].node != layer.node:
+                parts = [other for other in rest if other.node == layer.node]
+                done += _refit_inner(ours, theirs, parts, target, kept, samples, form)
+            continue
         ours.advance(ours.made[layer.node])
         theirs.advance(theirs.made[target.output] + 1)
-        task = _Task(layer, target, kept, samples, ours.frontier, theirs.frontier)
-        weights = weights_of(pruned, [layer.weight, layer.bias])
+        weights = weights_of(pruned, layer.parameters)
+        task = _Task(layer, target, kept, samples, ours.frontier, theirs.frontier, weights)
         old = layer.matrix(weights)
         refit, new = _refit(task, old) if form == "ridge" else _rescale(task, old)
         if refit.kept:
@@ -154,12 +160,48 @@ def compensate(
     return done
 
 
+def _refit_inner(
+    ours: Stepper,
+    theirs: Stepper,
+    parts: Sequence[Layer],
+    after: After,
+    kept: Kept,
+    samples: int,
+    form: Compensation,
+) -> list[Refit]:
+    """Refit the layers of one operator, whose results stay inside of it, in turns."""
+    for stepper in (ours, theirs):
+        stepper.advance(stepper.made[parts[0].node])
+    original = weights_of(theirs.proto, parts[0].parameters)
+    inside = [Inside(layer, ours.frontier, theirs.frontier, original, kept) for layer in parts]
+    done: list[Refit] = []
+    for step in range(inside[0].steps):
+        found = []
+        for part in inside:
+            weights = weights_of(ours.proto, part.layer.parameters)
+            inputs, judge = part.inputs(weights, step), part.judge(weights)
+            task = _Task(part.layer, after, {}, samples, inputs, part.targets, weights, judge)
+            old = part.layer.matrix(weights)
+            refit, new = _refit(task, old) if form == "ridge" else _rescale(task, old)
+            if refit.kept:
+                set_weights(ours.proto, part.layer.stored(new, weights))
+            found.append(refit)
+        done = found if not step else [_in_all(*both) for both in zip(done, found, strict=True)]
+        if not any(refit.kept for refit in found):
+            break
+    return done
+
+
+def _in_all(first: Refit, last: Refit) -> Refit:
+    return replace(last, before=first.before, kept=first.kept or last.kept)
+
+
 def _in_turns(
     ours: Stepper, task: _Task, first: Layer, inputs: Sequence[Array], new: Array
 ) -> None:
     """Refit a layer and the one before it in turns, as long as the error falls."""
     layer = task.layer
-    weights = weights_of(ours.proto, [layer.weight, layer.bias, first.weight, first.bias])
+    weights = weights_of(ours.proto, [*layer.parameters, *first.parameters])
     one, two = first.matrix(weights), layer.matrix(weights)
     a, b = Operator(first), Operator(layer)
     lowest = _error(task, two)
@@ -207,6 +249,8 @@ class _Task:
     samples: int
     ours: Sequence[Batch]
     theirs: Sequence[Batch]
+    weights: Weights
+    judge: Callable[[Array], float] | None = None
 
     def whole(self, number: int) -> tuple[Array, Array]:
         """The target of the sum and the shortcut, at all positions of a batch."""
@@ -289,6 +333,10 @@ def _solved(moments: Moments, old: Array, has_bias: bool) -> Array:
 
 def _error(task: _Task, W: Array) -> float:
     """On the batches that judge: squared error behind the Relu, as a share of the variance."""
+    if task.layer.quantized:  # what is stored is not quite W
+        W = task.layer.matrix({**task.weights, **task.layer.stored(W, task.weights)})
+    if task.judge is not None:
+        return task.judge(W)
     total = squares = sums = 0.0
     count = 0
     for x, t, shortcut in task.rows(held_out=True):

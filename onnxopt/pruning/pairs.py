@@ -19,7 +19,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from onnxopt.graph import Array, Graph, Value
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
 from onnxopt.runtime import Session
 
 

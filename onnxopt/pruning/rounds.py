@@ -176,7 +176,7 @@ class Rounds:
             self._kept,
             self.batches,
             self.options.compensation,
-            find_pairs(after.model.graph, layers),
+            find_pairs(after.model.graph, [each for each in layers if not each.inner]),
             lambda done: self.tell("refitting", done),
         )
 

@@ -173,7 +173,8 @@ def _refit_inner(
     for stepper in (ours, theirs):
         stepper.advance(stepper.made[parts[0].node])
     original = weights_of(theirs.proto, parts[0].parameters)
-    inside = [Inside(layer, ours.frontier, theirs.frontier, original, kept) for layer in parts]
+    known: list[Batch] = [parts[0].completed(values, original) for values in theirs.frontier]
+    inside = [Inside(layer, ours.frontier, known, original, kept) for layer in parts]
     done: list[Refit] = []
     for step in range(inside[0].steps):
         found = []

@@ -26,7 +26,8 @@ class Inside:
     refitted gates lead to.
 
     Attributes:
-        ours, theirs: for each batch what the operator reads, in the pruned model and the original.
+        ours, theirs: for each batch what the operator reads, in the pruned model and the original;
+            the original's with what all its layers share (`completed`).
         original: weights of the original.
     """
 
@@ -50,23 +51,18 @@ class Inside:
 
     def inputs(self, weights: Weights, step: int) -> list[Batch]:
         """What the layer gets in the pruned model, for each batch under the name of its input."""
-        layer = self.layer
+        layer, ours = self.layer, self.ours
         if isinstance(layer, Gates) and step == 0:
-            return [
-                {layer.input: layer.gathered(values, weights, states)}
-                for values, states in zip(self.ours, self._states, strict=True)
-            ]
-        return [{layer.input: layer.gathered(values, weights)} for values in self.ours]
+            both = zip(ours, self._states, strict=True)
+            ours = [{**values, layer.states_name: states} for values, states in both]
+        return [{layer.input: layer.gathered(values, weights)} for values in ours]
 
     @cached_property
     def _states(self) -> list[Array]:
         """The original's, of the units that are still there."""
         layer = self.layer
         assert isinstance(layer, Gates)
-        return [
-            layer.kept_states(layer.states(values, self.original), self.kept)
-            for values in self.theirs
-        ]
+        return [layer.kept_states(values[layer.states_name], self.kept) for values in self.theirs]
 
     def judge(self, weights: Weights) -> Callable[[Array], float] | None:
         """The error of states that a matrix leads to, on batches that judge; None if not by states.

@@ -97,6 +97,10 @@ class Layer:
         """The values of the graph that `gathered` looks at."""
         return (self.input,)
 
+    def completed(self, values: Values, weights: Weights) -> Values:
+        """The values with what `gathered` would have to compute of them, for all that share it."""
+        return values
+
     def gathered(self, values: Values, weights: Weights) -> Array:
         """What `rows` takes its rows from."""
         return values[self.input]

@@ -73,23 +73,29 @@ class Gates(Layer):
         arrays = [self._array(place, values, weights) for place in range(len(self.inputs))]
         return self.operator.run(arrays, hidden_size=weights[self.inputs[R]].shape[2])
 
+    @property
+    def states_name(self) -> str:
+        """What `completed` calls Y, which the node may not give a name."""
+        return f"states of {self.node}"
+
+    def completed(self, values: Values, weights: Weights) -> Values:
+        if "h" not in self.sides or self.states_name in values:
+            return values
+        return {**values, self.states_name: self.states(values, weights)}
+
     def _array(self, place: int, values: Values, weights: Weights) -> Array | None:
         name = self.inputs[place] if place < len(self.inputs) else ""
         if not name:
             return None
         return weights[name] if name in self.constants else values[name]
 
-    def gathered(self, values: Values, weights: Weights, states: Array | None = None) -> Array:
-        """What it multiplies in all steps, [B, S, k].
-
-        Args:
-            states: Y where it is not to be what these weights make.
-        """
+    def gathered(self, values: Values, weights: Weights) -> Array:
+        """What it multiplies in all steps, [B, S, k]."""
         x = self._array(X, values, weights)
         assert x is not None
         parts = [x]
         if "h" in self.sides:
-            made = self.states(values, weights) if states is None else states
+            made = self.completed(values, weights)[self.states_name]
             h = self._before(made[:, self.direction], values, weights)
             if self.reset:
                 h = h * self._reset_gate(x, h, weights)

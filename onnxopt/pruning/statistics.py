@@ -158,6 +158,7 @@ def _moments(
                 fed = {port.name for port in session.inputs}
                 values.update(session.run({n: v for n, v in batch.items() if n in fed}))
             for layer in part:
+                values.update(layer.completed(values, stored))
                 x = layer.gathered(values, stored)
                 rows = _rows(layer, channels, x, samples, number)
                 groups, (k, _), wide = _shape(layer, channels)

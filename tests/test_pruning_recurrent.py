@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 import onnx
+import onnx.numpy_helper
 import pytest
 from cuts import weighted
 
@@ -16,7 +17,7 @@ from onnxopt.pruning.compensate import Refit, compensate, following
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.recurrent import Gates
 from onnxopt.pruning.sensitivity import output_change
-from onnxopt.pruning.statistics import rank
+from onnxopt.pruning.statistics import rank, readers
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
 
@@ -203,7 +204,7 @@ def test_matrices_that_are_stored_are_read_again(case: str) -> None:
 
 @pytest.mark.parametrize("direction", ["forward", "reverse"])
 def test_padded_steps_are_no_rows_and_sequences_without_steps_neither(direction: str) -> None:
-    proto = recurrent("RNN", f'direction="{direction}"', "bl")
+    proto = recurrent("RNN", f'direction="{direction}"', "blh")
     feeds = batch(proto, 0)
     feeds["l"] = np.array([3, 0, 7, 1, 2], np.int32)
     feeds["x"][3:, 0] = feeds["x"][1:, 3] = feeds["x"][2:, 4] = 1000
@@ -218,8 +219,30 @@ def test_padded_steps_are_no_rows_and_sequences_without_steps_neither(direction:
         for step in range(STEPS):
             at = step % length
             before = at - 1 if direction == "forward" else at + 1
-            h = y[before, 0, sample] if 0 <= before < length else np.zeros(UNITS)
+            h = y[before, 0, sample] if 0 <= before < length else feeds["h"][0, sample]
             np.testing.assert_allclose(rows[place, step], np.concatenate([u[at, sample], h]))
+
+
+def test_what_a_node_reads_as_input_and_as_its_own_state_is_one_unit() -> None:
+    """A shortcut around the node ties its inputs to its hidden units."""
+    proto = weighted(
+        "float[7,N,4] x, float[4,6] w1, float[1,6,6] wx, float[1,6,6] wr, float[6,3] wo",
+        "u = MatMul(x, w1) o, oh = RNN<hidden_size=6>(u, wx, wr) s = Squeeze(o, one)"
+        " t = Add(u, s) y = MatMul(t, wo)",
+        constants="int64[1] one = {1}",
+    )
+    channels = Channels(proto, batch(proto, 0))
+    (group,) = channels.groups
+    layers = list(find_layers(channels.model.graph, channels.instance.shape))
+    found = {reader.layer.node: reader for reader in readers(group, layers, channels)}
+    assert [rows.tolist() for rows in found["o"].rows[0]] == [[i, 6 + i] for i in range(6)]
+
+
+def test_a_node_whose_states_callers_may_override_is_no_layer() -> None:
+    proto = recurrent("RNN", "", "bh")
+    assert found_in(proto)
+    proto.graph.initializer.append(onnx.numpy_helper.from_array(np.ones((1, 5, 6), "f"), "h"))
+    assert not found_in(proto)
 
 
 def refitted(

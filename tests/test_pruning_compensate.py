@@ -12,7 +12,7 @@ from cuts import channels_of, random_cut, weighted
 
 from onnxopt.graph import Array
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.compensate import Compensation, compensate, following
+from onnxopt.pruning.compensate import Form, compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
 from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.sensitivity import output_change
@@ -57,7 +57,7 @@ def refitted(
     original: onnx.ModelProto,
     batches: Sequence[dict[str, Array]],
     dead: Iterable[int] = (),
-    form: Compensation = "ridge",
+    form: Form = "ridge",
     changed: onnx.ModelProto | None = None,
 ) -> tuple[onnx.ModelProto, onnx.ModelProto, list[Refit]]:
     """The cut model before and after its refit, and what was done."""
@@ -141,7 +141,7 @@ def test_duplicated_channels_are_removed_without_loss(inputs: str, body: str) ->
 @pytest.mark.parametrize("model", [CONV, BLOCKS])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_no_refit_raises_the_error_on_samples_that_took_no_part(
-    form: Compensation, model: tuple[str, str], seed: int
+    form: Form, model: tuple[str, str], seed: int
 ) -> None:
     proto = weighted(*model, seed=seed)
     batches = batches_of(proto, 5, 2 + seed)
@@ -335,7 +335,7 @@ def test_a_layer_without_a_bias_keeps_none_and_does_its_best() -> None:
     proto = weighted("float[N,4] x, float[4,3] w", "y = MatMul(x, w)")
     rng = np.random.default_rng(0)
     batches = [{"x": (rng.standard_normal((16, 4)) + 3).astype(np.float32)} for _ in range(10)]
-    forms: tuple[Compensation, ...] = ("ridge", "scale")
+    forms: tuple[Form, ...] = ("ridge", "scale")
     for form in forms:
         factors = np.array([1, 2, -3], np.float32)
         changed = with_weights(proto, w=weights_of(proto, ["w"])["w"] * factors)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import judge
 import numpy as np
 import onnx
@@ -71,6 +73,12 @@ TRANSPOSED = {
         "float[4,3,2,3,1] w, float[3] wb",
         "ConvTranspose<strides=[1,2,3]>(x, w, wb)",
     ),
+    "transposed, in groups": (
+        IMAGE,
+        "float[4,3,3,2] w, float[6] wb",
+        "ConvTranspose<strides=[2,1],pads=[1,0,1,1],group=2>(x, w, wb)",
+    ),
+    "transposed, depthwise": (IMAGE, "float[4,1,3,3] w", "ConvTranspose<group=4>(x, w)"),
 }
 LINEAR = {
     "Gemm": ("float[N,7] x", "float[7,5] w, float[5] wb", "Gemm(x, w, wb)"),
@@ -89,8 +97,65 @@ LINEAR = {
         "float[7,5] w, float[5] wb",
         "Add(wb, MatMul(x, w))",
     ),
+    "Gemm times two": ("float[N,7] x", "float[7,5] w, float[5] wb", "Gemm<alpha=2.0>(x, w, wb)"),
+    "Gemm and half of a bias": (
+        "float[N,7] x",
+        "float[5,7] w, float[5] wb",
+        "Gemm<beta=0.5, alpha=4.0, transB=1>(x, w, wb)",
+    ),
+    "Gemm with a bias as a row": ("float[N,7] x", "float[7,5] w, float[1,5] wb", "Gemm(x, w, wb)"),
+    "Gemm of a bias that counts nothing": (
+        "float[N,7] x",
+        "float[7,5] w, float[5] wb",
+        "Gemm<beta=0.0>(x, w, wb)",
+    ),
 }
-ALL = {**CONVOLUTIONS, **TRANSPOSED, **LINEAR}
+CONTRACTIONS = {
+    "weight on the left": ("float[N,7,4] x", "float[5,7] w", "MatMul(w, x)"),
+    "weight on the left of maps": ("float[N,3,7,4] x", "float[5,7] w", "MatMul(w, x)"),
+    "a weight for each head": ("float[N,3,4,7] x", "float[3,7,5] w", "MatMul(x, w)"),
+    "a weight for each head, on the left": ("float[N,3,7,4] x", "float[3,5,7] w", "MatMul(w, x)"),
+    "a vector": ("float[N,4,7] x", "float[7] w", "MatMul(x, w)"),
+    "Einsum": ("float[N,4,7] x", "float[7,5] w", 'Einsum<equation="bsi,ij->bsj">(x, w)'),
+    "Einsum without an arrow": (
+        "float[N,4,7] x",
+        "float[7,5] w",
+        'Einsum<equation="abi,ij">(x, w)',
+    ),
+    "Einsum of heads": ("float[N,3,7] x", "float[3,7,5] w", 'Einsum<equation="bhd,hdo->bo">(x, w)'),
+    "Einsum of turned heads": (
+        "float[N,4,3,7] x",
+        "float[5,3,7] w",
+        'Einsum<equation="ibnd,hnd->ibh">(x, w)',
+    ),
+    "Einsum that makes heads": (
+        "float[N,4,7] x",
+        "float[7,3,5] w",
+        'Einsum<equation="bsi,ihd->bhsd">(x, w)',
+    ),
+    "Einsum with a matrix for each head": (
+        "float[N,4,3,7] x",
+        "float[7,5,3] w",
+        'Einsum<equation="bshd,dkh->bhsk">(x, w)',
+    ),
+    "Einsum with the weight first": (
+        "float[N,7,4] x",
+        "float[7,5] w",
+        'Einsum<equation="ij,bis->bsj">(w, x)',
+    ),
+    "Einsum and Add": (
+        "float[N,4,7] x",
+        "float[7,3,5] w, float[3,5] wb",
+        'Add(Einsum<equation="bsi,ihd->bshd">(x, w), wb)',
+    ),
+    "Einsum with a matrix for each head and Add": (
+        "float[N,4,3,7] x",
+        "float[3,7,5] w, float[3,5] wb",
+        'Add(Einsum<equation="bshd,hdk->bshk">(x, w), wb)',
+    ),
+}
+BY_CHANNEL = {**CONVOLUTIONS, **TRANSPOSED, **LINEAR}
+ALL = {**BY_CHANNEL, **CONTRACTIONS}
 
 
 def found_in(proto: onnx.ModelProto) -> list[Layer]:
@@ -102,8 +167,8 @@ def one_layer(case: tuple[str, str, str]) -> tuple[onnx.ModelProto, Layer, dict[
     data, weights, text = case
     output = "float16[...] y" if "float16" in data else "float[...] y"
     body = f"y = {text}"
-    if "Add(" in text:
-        body = f"m = MatMul(x, w) y = {text.replace('MatMul(x, w)', 'm')}"
+    if found := re.fullmatch(r"Add\((?:wb, )?(\w+(?:<.*>)?\(x, w\))(?:, wb)?\)", text):
+        body = f"m = {found[1]} y = {text.replace(found[1], 'm')}"
     proto = weighted(f"{data}, {weights}", body, output)
     (layer,) = found_in(proto)
     return proto, layer, weights_of(proto, [layer.weight, layer.bias])
@@ -117,7 +182,7 @@ def test_rows_times_the_matrix_are_what_onnx_runtime_gives(case: str, samples: i
     feeds = judge.drawn(proto, 1, samples)
     y = Session(proto).run(feeds)[layer.output]
     count = layer.positions(y.shape)
-    assert count == y.size // samples // y.shape[1 if layer.kind != "linear" else -1]
+    assert layer.made_shape(feeds["x"].shape, (99, *y.shape[1:])) == y.shape
     positions = rng.integers(0, count, (samples, 11))
     rows = layer.rows(feeds["x"], positions).astype(np.float64)
     matrix = layer.matrix(weights)
@@ -129,8 +194,7 @@ def test_rows_times_the_matrix_are_what_onnx_runtime_gives(case: str, samples: i
     expected = layer.outputs(y, positions)
     tolerance = 1e-2 if y.dtype == np.float16 else 1e-5
     np.testing.assert_allclose(made, expected, rtol=tolerance, atol=tolerance)
-    if layer.kind != "linear":
-        assert layer.output_shape(feeds["x"].shape, y.shape[1]) == y.shape[1:]
+    assert count * samples * made.shape[1] == y.size
 
 
 @pytest.mark.parametrize("case", ALL)
@@ -149,7 +213,7 @@ def test_a_matrix_that_is_stored_is_the_matrix_that_was_read(case: str) -> None:
     assert np.array_equal(layer.matrix(layer.stored(other, weights)), other)
 
 
-@pytest.mark.parametrize("case", ALL)
+@pytest.mark.parametrize("case", BY_CHANNEL)
 def test_rows_of_a_unit_are_the_rows_that_see_its_channels(case: str) -> None:
     """Channels are set to zero: rows of other units stay, rows of these become zero."""
     proto, layer, _ = one_layer(ALL[case])
@@ -192,15 +256,19 @@ def test_units_that_a_layer_does_not_read_have_no_rows() -> None:
         (f"{IMAGE}, float[4,4,1,1] w", "a = Conv(x, w) b = Relu(a) y = Conv(b, w)"),
         (f"{IMAGE}, float[6,4,1,1] w", "a = Conv(x, w) s = ReduceSum(w) y = Mul(a, s)"),
         (f"{IMAGE}, float[4,4,1,1] w, float[4] wb", "a = Conv(x, w, wb) y = PRelu(a, w)"),
-        ("float[N,7] x, float[7,5] w, float[5] wb", "y = Gemm<alpha=2.0>(x, w, wb)"),
-        ("float[N,7] x, float[7,5] w, float[5] wb", "y = Gemm<beta=2.0>(x, w, wb)"),
         ("float[7,N] x, float[7,5] w", "y = Gemm<transA=1>(x, w)"),
-        ("float[N,7] x, float[7,5] w, float[1,5] wb", "y = Gemm(x, w, wb)"),
         ("float[N,7] x, float[7,5] w, float[1] wb", "y = Gemm(x, w, wb)"),
-        ("float[N,2,7] x, float[2,7,5] w", "y = MatMul(x, w)"),
-        ("float[N,7] x, float[7] w", "y = MatMul(x, w)"),
+        ("float[N,1,2,7] x, float[2,7,5] w", "y = MatMul(x, w)"),
+        ("float[N,7] x, float[2,7,5] w", "y = MatMul(x, w)"),
+        ("float[7,N] x, float[5,7] w", "y = MatMul(w, x)"),
+        ("float[N,7] x, float[7,5] w", "y = Gemm<alpha=0.0>(x, w)"),
+        ("float[N,7,7] x, float[7,5] w", 'y = Einsum<equation="bii,ij->bj">(x, w)'),
+        ("float[N,7,2] x, float[7,5] w", 'y = Einsum<equation="bis,ij->bj">(x, w)'),
+        ("float[N,7] x, float[7,5] w", 'y = Einsum<equation="bi,ij->jb">(x, w)'),
+        ("float[N,7] x, float[7,5] w", 'y = Einsum<equation="bi,ij->b">(x, w)'),
+        ("float[N,7] x, float[3,5] w", 'y = Einsum<equation="bi,kj->bikj">(x, w)'),
+        ("float[N,7] x, float[7,5] w", 'y = Einsum<equation="bi,ij,jk->bk">(x, w, x)'),
         ("float[7] x, float[7,5] w", "y = MatMul(x, w)"),
-        (f"{IMAGE}, float[4,3,2,2] w", "y = ConvTranspose<group=2>(x, w)"),
         (f"{IMAGE}, float[4,3,2,2] w", "y = ConvTranspose<output_shape=[20,20]>(x, w)"),
         (f"{IMAGE}, float[4,3,2,2] w", 'y = ConvTranspose<auto_pad="SAME_UPPER">(x, w)'),
     ],

@@ -12,7 +12,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
-from onnxopt.pruning.operators import Operator
+from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.turns import wanted_between
 from onnxopt.runtime import Session
@@ -39,7 +39,7 @@ def test_the_adjoint_of_a_convolution_is_its_adjoint(
     )  # fmt: skip
     W = rng.normal(size=(1, 4 * 9 + 1, 5))
     x = rng.normal(size=(2, 4, *size)).astype(np.float32)
-    operator = Operator(layer, W)
+    operator = LinearMap(layer, W)
     made: Array = operator.linear(x)
     r = np.asarray(rng.normal(size=made.shape), np.float32)
     back = operator.adjoint(r, x.shape[2:])
@@ -49,7 +49,7 @@ def test_the_adjoint_of_a_convolution_is_its_adjoint(
 
 def test_the_adjoint_of_a_product_is_its_adjoint() -> None:
     rng = np.random.default_rng(1)
-    operator = Operator(Layer("m", "linear", "m", "x", "m", "W", "b"), rng.normal(size=(1, 7, 3)))
+    operator = LinearMap(Layer("m", "linear", "m", "x", "m", "W", "b"), rng.normal(size=(1, 7, 3)))
     x = rng.normal(size=(2, 5, 6)).astype(np.float32)
     r = rng.normal(size=(2, 5, 3)).astype(np.float32)
     back = operator.adjoint(r, ())
@@ -58,7 +58,7 @@ def test_the_adjoint_of_a_product_is_its_adjoint() -> None:
 
 def test_the_wanted_change_lessens_the_error_of_the_second_layer() -> None:
     rng = np.random.default_rng(2)
-    second = Operator(Layer("m", "linear", "m", "x", "m", "W", "b"), rng.normal(size=(1, 9, 4)))
+    second = LinearMap(Layer("m", "linear", "m", "x", "m", "W", "b"), rng.normal(size=(1, 9, 4)))
     z = np.maximum(rng.normal(size=(50, 8)), 0).astype(np.float32)
     target = rng.normal(size=(50, 4)).astype(np.float32)
     zero = np.zeros((), np.float32)

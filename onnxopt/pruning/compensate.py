@@ -17,17 +17,16 @@ import numpy as np
 import onnx
 
 from onnxopt.graph import Array, Graph, Value
-from onnxopt.pruning.layers import Layer
-from onnxopt.pruning.refit import Looked, Refit, Task, refit, rescale
+from onnxopt.pruning.inner import Inside
+from onnxopt.pruning.layer import Kept, Layer, Weights
+from onnxopt.pruning.refit import Looked, Refit, Task, refit
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.pruning.turns import in_turns
 
+Form: TypeAlias = Literal["ridge", "scale"]
 Compensation: TypeAlias = Literal["ridge", "scale", "none"]
-
-Kept: TypeAlias = Mapping[tuple[str, int], Array]
-"""For an axis of a value, by name, whether each of the original's indices is still there."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +53,9 @@ def following(
     found: dict[str, tuple[After, ...]] = {}
     for layer in layers:
         made = values[layer.output]
+        if layer.inner:
+            found[layer.output] = (After(made.name, "", layer.rectified),)
+            continue
         alone = After(made.name, "", _is_rectified(made))
         added = _sum_after(made, graph, shape)
         found[layer.output] = (alone,) if added is None else (added, alone)
@@ -92,7 +94,7 @@ def compensate(
     after: Mapping[str, tuple[After, ...]],
     kept: Kept,
     batches: Sequence[Batch],
-    form: Compensation = "ridge",
+    form: Form = "ridge",
     pairs: Mapping[str, Layer] = MappingProxyType({}),
     tell: Callable[[float], None] = lambda done: None,
 ) -> list[Refit]:
@@ -107,25 +109,30 @@ def compensate(
     """
     ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    done: dict[str, Refit] = {}
-    firsts = {first.node for first in pairs.values()} if form == "ridge" else set()
-    held: dict[str, list[Array]] = {}
+    done: dict[Layer, Refit] = {}
+    firsts = set(pairs.values()) if form == "ridge" else set()
+    held: dict[Layer, list[Array]] = {}
     for number, layer in enumerate(layers):
         tell(number / len(layers))
         rest = layers[number:]
         target = next(t for t in after[layer.output] if _is_next(t, rest, ours, theirs))
-        ours.advance(ours.made[layer.node])
         theirs.keep = frozenset(t.output for later in rest for t in after[later.output])
+        if layer.inner:
+            if not number or layers[number - 1].node != layer.node:
+                parts = [other for other in rest if other.node == layer.node]
+                done |= _refit_inner(ours, theirs, parts, target, kept, samples, form)
+            continue
+        ours.advance(ours.made[layer.node])
         theirs.advance(theirs.made[target.output] + 1)
-        task = _task(layer, target, kept, samples, ours.frontier, theirs.frontier)
         first = pairs.get(layer.node)
-        weights = weights_of(pruned, _names(layer) + (_names(first) if first else []))
-        found, new = (refit if form == "ridge" else rescale)(task, layer.matrix(weights))
+        weights = weights_of(pruned, layer.parameters + (first.parameters if first else ()))
+        task = _task(layer, target, kept, samples, weights, ours.frontier, theirs.frontier)
+        found, new = refit(task, layer.matrix(weights), form)
         if found.kept:
             set_weights(pruned, layer.stored(new, weights))
-        if layer.node in firsts:
-            held[layer.node] = list(task.looked.inputs)
-        inputs = held.pop(first.node, None) if first else None
+        if layer in firsts:
+            held[layer] = list(task.looked.inputs)
+        inputs = held.pop(first, None) if first else None
         if first is not None and inputs is not None and found.form == "ridge":
             turns = in_turns(task, first, inputs, first.matrix(weights), new, found)
             if turns is not None:
@@ -134,13 +141,46 @@ def compensate(
                 for values, moved in zip(ours.frontier, turns.between, strict=True):
                     values[layer.input] = moved.astype(values[layer.input].dtype)
                 found = turns.done
-                done[first.node] = replace(done[first.node], kept=True)
-        done[layer.node] = found
+                done[first] = replace(done[first], kept=True)
+        done[layer] = found
     return list(done.values())
 
 
-def _names(layer: Layer) -> list[str]:
-    return [layer.weight, layer.bias]
+def _refit_inner(
+    ours: Stepper,
+    theirs: Stepper,
+    parts: Sequence[Layer],
+    after: After,
+    kept: Kept,
+    samples: int,
+    form: Form,
+) -> dict[Layer, Refit]:
+    """Refit the layers of one operator, whose results stay inside of it, in turns."""
+    for stepper in (ours, theirs):
+        stepper.advance(stepper.made[parts[0].node])
+    original = weights_of(theirs.proto, parts[0].parameters)
+    known = [parts[0].completed(values, original) for values in theirs.frontier]
+    inside = [Inside(layer, ours.frontier, known, original, kept) for layer in parts]
+    done: dict[Layer, Refit] = {}
+    for step in range(inside[0].steps):
+        is_better = False
+        for part in inside:
+            layer, weights = part.layer, weights_of(ours.proto, part.layer.parameters)
+            looked = Looked(
+                layer, part.inputs(weights, step), [t.shape for t in part.targets], samples
+            )
+            none = [np.zeros((), t.dtype) for t in part.targets]
+            judge = part.judge(weights)
+            task = Task(looked, part.targets, none, after.rectified, weights, judge)
+            found, new = refit(task, layer.matrix(weights), form)
+            if found.kept:
+                set_weights(ours.proto, layer.stored(new, weights))
+            is_better |= found.kept
+            first = done.get(layer, found)
+            done[layer] = replace(found, before=first.before, kept=first.kept or found.kept)
+        if not is_better:
+            break
+    return done
 
 
 def _is_next(target: After, layers: Sequence[Layer], ours: Stepper, theirs: Stepper) -> bool:
@@ -159,6 +199,7 @@ def _task(
     after: After,
     kept: Kept,
     samples: int,
+    weights: Weights,
     ours: Sequence[Batch],
     theirs: Sequence[Batch],
 ) -> Task:
@@ -169,7 +210,7 @@ def _task(
         shortcuts = [np.broadcast_to(v[after.shortcut], target.shape) for v, target in pairs]
     inputs = [values[layer.input] for values in ours]
     looked = Looked(layer, inputs, [target.shape for target in targets], samples)
-    return Task(looked, targets, shortcuts, after.rectified)
+    return Task(looked, targets, shortcuts, after.rectified, weights)
 
 
 def _narrowed(array: Array, name: str, kept: Kept) -> Array:

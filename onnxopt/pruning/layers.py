@@ -1,167 +1,60 @@
-"""Layers that can be refitted: convolutions and products with stored weights, as matrices."""
+"""Layers that can be refitted: the convolutions and products of a graph with stored weights."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from math import prod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import replace
 
 import numpy as np
 
-from onnxopt.graph import Array, Constant, Graph, Node, Value
-from onnxopt.pruning.moments import (
-    Indices,
-    im2col,
-    im2col_transposed,
-    output_spatial,
-    transposed_spatial,
-)
+from onnxopt.graph import Constant, Graph, Node, Value
+from onnxopt.pruning.contraction import Contraction
+from onnxopt.pruning.follow.products import einsum_equation
+from onnxopt.pruning.layer import Layer
+from onnxopt.pruning.quantized import Quantized, quantized
+from onnxopt.pruning.recurrent import GATES, gates
 
-Weights = Mapping[str, Array]
+__all__ = ["Layer", "find_layers"]
+
+Shape = Callable[[Value], tuple[int, ...] | None]
 FLOATS = (np.float32, np.float16, np.float64)
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One node that computes W'x + b for every output position.
-
-    Attributes:
-        name: of the node.
-        kind: "conv", "transposed" or "linear".
-        node: name of the value that the node itself makes.
-        input, output: names of what it reads, and of what it makes with its bias added.
-        weight, bias: names of initializers; bias "" if there is none.
-        groups: of a convolution; else 1.
-        flipped: a linear weight is stored [outputs, inputs].
-        kernel, strides, dilations, pads, extra: of a convolution, as in ONNX.
-    """
-
-    name: str
-    kind: str
-    node: str
-    input: str
-    output: str
-    weight: str
-    bias: str
-    groups: int = 1
-    flipped: bool = False
-    kernel: tuple[int, ...] = ()
-    strides: tuple[int, ...] = ()
-    dilations: tuple[int, ...] = ()
-    pads: tuple[int, ...] = ()
-    extra: tuple[int, ...] = field(default=())
-
-    @property
-    def taps(self) -> int:
-        return prod(self.kernel)
-
-    @property
-    def in_axis(self) -> int:
-        """Of the weight. A grouped convolution has the inputs of one group there."""
-        return {"conv": 1, "transposed": 0}.get(self.kind, 1 if self.flipped else 0)
-
-    @property
-    def out_axis(self) -> int:
-        return {"conv": 0, "transposed": 1}.get(self.kind, 0 if self.flipped else 1)
-
-    def matrix(self, weights: Weights) -> Array:
-        """W [groups, k + 1, m] in float64, the bias in its last row (zero without one)."""
-        weight = weights[self.weight].astype(np.float64)
-        if self.kind == "conv":
-            per_group = weight.reshape(self.groups, -1, prod(weight.shape[1:]))
-            W = per_group.transpose(0, 2, 1)
-        elif self.kind == "transposed":
-            W = np.moveaxis(weight, 1, -1).reshape(1, -1, weight.shape[1])
-        else:
-            W = (weight.T if self.flipped else weight)[None]
-        bias = weights[self.bias].astype(np.float64) if self.bias else np.zeros(W[:, 0].size)
-        return np.concatenate([W, bias.reshape(self.groups, 1, -1)], axis=1)
-
-    def stored(self, W: Array, weights: Weights) -> dict[str, Array]:
-        """The initializers that hold a matrix as `matrix` gives it."""
-        old = weights[self.weight]
-        body = W[:, :-1]
-        if self.kind == "conv":
-            made = body.transpose(0, 2, 1).reshape(old.shape)
-        elif self.kind == "transposed":
-            channels, outputs, *kernel = old.shape
-            made = np.moveaxis(body[0].reshape(channels, *kernel, outputs), -1, 1)
-        else:
-            made = body[0].T if self.flipped else body[0]
-        found = {self.weight: np.ascontiguousarray(made, old.dtype)}
-        if self.bias:
-            bias = weights[self.bias]
-            found[self.bias] = W[:, -1].reshape(bias.shape).astype(bias.dtype)
-        return found
-
-    def output_shape(self, data: Sequence[int], outputs: int) -> tuple[int, ...]:
-        """The shape of the output of a convolution, without the batch, for an input's shape."""
-        sizes = (data[2:], self.kernel, self.strides, self.dilations, self.pads)
-        if self.kind == "conv":
-            return (outputs, *output_spatial(*sizes))
-        return (outputs, *transposed_spatial(*sizes, self.extra or None))
-
-    def positions(self, output_shape: Sequence[int]) -> int:
-        """Output positions of one sample (of one row of the batch)."""
-        return prod(output_shape[2:]) if self.kind != "linear" else prod(output_shape[1:-1])
-
-    def rows(self, x: Array, positions: Indices) -> Array:
-        """What it multiplies at [N, P] positions: [N P, channels taps]."""
-        if self.kind == "linear":
-            return _picked(x.reshape(len(x), -1, x.shape[-1]), positions)
-        if self.kind == "conv":
-            return im2col(x, self.kernel, self.strides, self.dilations, self.pads, positions)
-        return im2col_transposed(
-            x, self.kernel, self.strides, self.dilations, self.pads, positions, self.extra or None
-        )
-
-    def outputs(self, y: Array, positions: Indices) -> Array:
-        """What it gives at these positions: [N P, outputs]."""
-        if self.kind == "linear":
-            return _picked(y.reshape(len(y), -1, y.shape[-1]), positions)
-        return _picked(np.moveaxis(y.reshape(*y.shape[:2], -1), 1, 2), positions)
-
-    def unit_rows(self, roots: Array, units: Iterable[int]) -> list[list[Indices]]:
-        """For each group of the convolution the rows of x that each unit takes.
-
-        Args:
-            roots: the root of each input channel [channels].
-        """
-        width = len(roots) // self.groups
-        found = []
-        for group in range(self.groups):
-            part = roots[group * width : (group + 1) * width]
-            found.append([self._rows_of(np.flatnonzero(part == unit)) for unit in units])
-        return found
-
-    def _rows_of(self, channels: Indices) -> Indices:
-        taps = np.arange(self.taps)
-        return (channels[:, None] * self.taps + taps).reshape(-1).astype(np.int64)
-
-
-def _picked(rows: Array, positions: Indices) -> Array:
-    """[N, all, k] at [N, P] to [N P, k]."""
-    found = np.take_along_axis(rows, positions[:, :, None], axis=1)
-    return found.reshape(-1, rows.shape[-1])
-
-
-def find_layers(graph: Graph, shape: Callable[[Value], tuple[int, ...] | None]) -> Iterator[Layer]:
+def find_layers(graph: Graph, shape: Shape) -> Iterator[Layer]:
     """The layers of the main graph, in the order in which they run.
 
     A layer whose weight something else reads too is left out: it cannot be refitted alone.
     """
     for node in graph.nodes:
-        if not node.is_standard or len(node.inputs) < 2:
-            continue
-        found: Layer | None = None
-        if node.op in ("Conv", "ConvTranspose") and _own(node.inputs[1]):
-            found = _convolution(node, shape)
-        elif node.op == "Gemm" and _own(node.inputs[1]):
-            found = _gemm(node)
-        elif node.op == "MatMul" and _own(node.inputs[1]):
-            found = _matmul(node)
-        if found is not None:
-            yield found
+        if node.is_standard or (node.domain == "com.microsoft" and node.op in _CONTRIB):
+            yield from _layers(node, shape)
+
+
+_CONTRIB = ("FusedConv", "FusedGemm", "Attention")
+
+
+def _layers(node: Node, shape: Shape) -> Iterable[Layer | Contraction]:
+    if node.op in GATES:
+        return _recurrent(node)
+    if len(node.inputs) < 2:
+        return ()
+    found: Layer | None = None
+    if node.op == "MatMul" and not _is_matrix(node):
+        found = _contraction(node, _matmul_terms(node, shape), shape)
+    elif node.op == "Einsum":
+        found = _contraction(node, _einsum_terms(node), shape)
+    elif not _own(node.inputs[1]) and quantized(node.inputs[1]) is None:
+        return ()
+    elif node.op in ("Conv", "ConvTranspose", "FusedConv"):
+        found = _convolution(node, shape)
+    elif node.op in ("Gemm", "FusedGemm"):
+        found = _gemm(node)
+    elif node.op == "MatMul":
+        found = _matmul(node)
+    elif node.op == "Attention" and not node.is_standard:
+        found = _attention(node)
+    return () if found is None else (found,)
 
 
 def _own(value: Value) -> bool:
@@ -185,16 +78,17 @@ def _bias(node: Node, outputs: int) -> str | None:
 
 def _is_bias(value: Value, outputs: int) -> bool:
     """A number for each output, none of them broadcast."""
-    return _own(value) and isinstance(value, Constant) and value.dims == (outputs,)
+    if quantized(value) is not None:
+        return value.producer is not None and value.producer.inputs[0].static_shape == (outputs,)
+    return _own(value) and isinstance(value, Constant) and value.dims in ((outputs,), (1, outputs))
 
 
-def _convolution(node: Node, shape: Callable[[Value], tuple[int, ...] | None]) -> Layer | None:
-    kernel = tuple(int(d) for d in (node.inputs[1].static_shape or ())[2:])
+def _convolution(node: Node, shape: Shape) -> Layer | None:
+    kernel = tuple(int(d) for d in (shape(node.inputs[1]) or ())[2:])
     data, made = shape(node.inputs[0]), shape(node.outputs[0])
     bias = _bias(node, made[1]) if made is not None else None
-    groups = int(node.attr("group") or 1)
     transposed = node.op == "ConvTranspose"
-    if bias is None or data is None or made is None or not kernel or (transposed and groups > 1):
+    if bias is None or data is None or made is None or not kernel or node.input(3) is not None:
         return None
     strides = tuple(node.attr("strides") or [1] * len(kernel))
     dilations = tuple(node.attr("dilations") or [1] * len(kernel))
@@ -209,12 +103,14 @@ def _convolution(node: Node, shape: Callable[[Value], tuple[int, ...] | None]) -
     kind = "transposed" if transposed else "conv"
     return replace(
         _layer(node, kind, bias),
-        groups=groups,
+        groups=int(node.attr("group") or 1),
         kernel=kernel,
         strides=strides,
         dilations=dilations,
         pads=pads,
         extra=extra,
+        inner=node.op == "FusedConv",
+        rectified=node.attr("activation") == "Relu",
     )
 
 
@@ -236,6 +132,7 @@ def _automatic(
 
 def _layer(node: Node, kind: str, bias: str, output: Value | None = None) -> Layer:
     made = node.outputs[0]
+    integers = [quantized(v) for v in node.inputs[1:3]]
     return Layer(
         name=node.name or made.name,
         kind=kind,
@@ -244,27 +141,143 @@ def _layer(node: Node, kind: str, bias: str, output: Value | None = None) -> Lay
         output=(output or made).name,
         weight=node.inputs[1].name,
         bias=bias,
+        quantized=tuple(q for q in integers if isinstance(q, Quantized)),
     )
 
 
 def _gemm(node: Node) -> Layer | None:
     flipped = bool(node.attr("transB"))
     bias = _bias(node, (node.inputs[1].static_shape or (0, 0))[0 if flipped else 1])
-    scaled = node.attr("alpha") != 1 or (bias and node.attr("beta") != 1)
-    if node.attr("transA") or scaled or bias is None:
+    gain, bias_gain = (float(1 if (g := node.attr(n)) is None else g) for n in ("alpha", "beta"))
+    if node.attr("transA") or not gain or bias is None:
         return None
-    return replace(_layer(node, "linear", bias), flipped=flipped)
+    return replace(
+        _layer(node, "linear", bias if bias_gain else ""),
+        flipped=flipped,
+        gain=gain,
+        bias_gain=bias_gain or 1.0,
+        inner=node.op == "FusedGemm",
+        rectified=node.attr("activation") == "Relu",
+    )
+
+
+def _is_matrix(node: Node) -> bool:
+    return node.inputs[1].rank == 2 and _is_weight(node.inputs[1])
+
+
+def _is_weight(value: Value) -> bool:
+    return _own(value) or quantized(value) is not None
 
 
 def _matmul(node: Node) -> Layer | None:
     """A product, with the Add of a vector after it if there is one."""
-    if node.inputs[1].rank != 2 or (node.inputs[0].rank or 0) < 2:
+    if (node.inputs[0].rank or 0) < 2:
         return None
+    outputs = (node.inputs[1].static_shape or (0, 0))[1]
+    other = _added(node, lambda value: _is_bias(value, outputs) and value.rank == 1)
+    if other is None:
+        return _layer(node, "linear", "")
+    return _layer(node, "linear", other.name, node.outputs[0].consumers[0].outputs[0])
+
+
+def _added(node: Node, is_bias: Callable[[Value], bool]) -> Value | None:
+    """The bias that the only reader of what a node makes adds to it."""
     made = node.outputs[0]
-    if len(made.consumers) == 1 and not made.is_graph_output:
-        add = made.consumers[0]
-        if add.op == "Add" and add.graph is node.graph:
-            other = add.inputs[1] if add.inputs[0] is made else add.inputs[0]
-            if _is_bias(other, (node.inputs[1].static_shape or (0, 0))[1]):
-                return _layer(node, "linear", other.name, add.outputs[0])
-    return _layer(node, "linear", "")
+    if len(made.consumers) != 1 or made.is_graph_output:
+        return None
+    add = made.consumers[0]
+    if add.op != "Add" or add.graph is not node.graph:
+        return None
+    other = add.inputs[1] if add.inputs[0] is made else add.inputs[0]
+    return other if _own(other) and is_bias(other) else None
+
+
+def _attention(node: Node) -> Layer | None:
+    """The projection of com.microsoft.Attention: X [B, S, I], W [I, 3 H D], b [3 H D]."""
+    bias = _bias(node, (node.inputs[1].static_shape or (0, 0))[1])
+    return None if bias is None else replace(_layer(node, "linear", bias), inner=True)
+
+
+def _recurrent(node: Node) -> Iterable[Layer]:
+    """ONNX Runtime knows no other layout than 0."""
+    weights = [v for v in node.inputs[1:4] if not v.omitted]
+    fixed = [v for v in node.inputs if isinstance(v, Constant)]
+    if (
+        not all(map(_own, weights))
+        or any(v.overridable for v in fixed)
+        or node.attr("layout")
+        or all(v.omitted for v in node.outputs)
+    ):
+        return ()
+    return gates(node)
+
+
+def _einsum_terms(node: Node) -> tuple[int, str, str, str] | None:
+    """The place of the weight, and the letters of the value, of the weight and of the result."""
+    terms, arrow, result = einsum_equation(node).partition("->")
+    letters = terms.split(",")
+    if not arrow or len(letters) != 2 or not "".join((*letters, result)).isalpha():
+        return None
+    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    return None if place is None else (place, letters[1 - place], letters[place], result)
+
+
+def _matmul_terms(node: Node, shape: Shape) -> tuple[int, str, str, str] | None:
+    """Those of a product with a weight on the left, or with one that is no matrix."""
+    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    shapes = [shape(value) for value in node.inputs]
+    if place is None or any(s is None or len(s) > 20 for s in shapes):
+        return None
+    left, right = (len(s) for s in shapes if s is not None)
+    batch = LETTERS[: max(left, right, 2) - 2]
+    terms = [("" if n < 2 else batch[len(batch) - n + 2 :]) for n in (left, right)]
+    terms[0] += "y" if left == 1 else "xy"
+    terms[1] += "y" if right == 1 else "yz"
+    result = batch + ("x" if left > 1 else "") + ("z" if right > 1 else "")
+    return place, terms[1 - place], terms[place], result
+
+
+def _contraction(
+    node: Node, terms: tuple[int, str, str, str] | None, shape: Shape
+) -> Contraction | None:
+    """A product with the weight at a place, with the Add after it if that is its bias."""
+    if terms is None:
+        return None
+    place, value, weight, result = terms
+    data, stored, made = node.inputs[1 - place], node.inputs[place], node.outputs[0]
+    shapes = [shape(v) for v in (data, stored, made)]
+    if not Contraction.fits(value, weight, result) or not _agree(shapes, (value, weight, result)):
+        return None
+    dims = shapes[1] or ()
+    sizes = dict(zip(weight, dims, strict=True))
+    groups = int(np.prod([sizes[c] for c in weight if c in value and c in result]))
+    found = Contraction(
+        name=node.name or made.name,
+        kind="contraction",
+        node=made.name,
+        input=data.name,
+        output=made.name,
+        weight=stored.name,
+        bias="",
+        groups=groups,
+        value=value,
+        stored_as=weight,
+        result=result,
+        dims=dims,
+    )
+    wanted = tuple(sizes[c] for c in found.bias_letters)
+    bias = _added(node, lambda v: bool(wanted) and v.static_shape == wanted)
+    if bias is None:
+        return found
+    return replace(found, bias=bias.name, output=made.consumers[0].outputs[0].name)
+
+
+def _agree(shapes: Sequence[tuple[int, ...] | None], terms: Sequence[str]) -> bool:
+    """Each letter has one size: nothing is broadcast."""
+    sizes: dict[str, int] = {}
+    for found, term in zip(shapes, terms, strict=True):
+        if found is None or len(found) != len(term):
+            return False
+        if any(sizes.setdefault(c, n) != n for c, n in zip(term, found, strict=True)):
+            return False
+    return True

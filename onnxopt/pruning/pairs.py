@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from onnxopt.graph import Graph, Value
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
 
 
 def find_pairs(graph: Graph, layers: Iterable[Layer]) -> dict[str, Layer]:
@@ -27,10 +27,12 @@ def find_pairs(graph: Graph, layers: Iterable[Layer]) -> dict[str, Layer]:
 
 
 def _fits(first: Layer, second: Layer) -> bool:
-    return (
-        all(
-            layer.kind in ("conv", "linear") and layer.groups == 1 and layer.bias
-            for layer in (first, second)
-        )
-        and first.kind == second.kind
+    return first.kind == second.kind and all(
+        type(layer) is Layer
+        and layer.kind in ("conv", "linear")
+        and layer.groups == 1
+        and layer.bias
+        and not layer.inner
+        and not layer.quantized
+        for layer in (first, second)
     )

@@ -22,6 +22,7 @@ from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
+from onnxopt.pruning.states import without_zero_states
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
 
@@ -94,7 +95,7 @@ class Pruner:
         self.has_samples = calibration is not None
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = _of_the_result(rewriting)
-        self.base = with_biases(self.lossless.model)
+        self.base = with_biases(without_zero_states(self.lossless.model))
         self.batches = _batches(self.base, calibration)
         base = cost_of(self.lossless.model)
         self.original: Cost = reference_cost(self.lossless.report.before, base)

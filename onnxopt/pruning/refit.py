@@ -6,14 +6,15 @@ ridge regression at positions drawn from all samples; a part of the samples only
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import numpy as np
 
 from onnxopt.graph import Array
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer, Weights
 from onnxopt.pruning.moments import Indices, Moments
 from onnxopt.pruning.ridge import STRENGTH, solve
 from onnxopt.pruning.samples import ROWS, fold, positions
@@ -91,12 +92,16 @@ class Task:
         targets: for each batch what the layer should give, or the sum that it is a part of.
         shortcuts: the other part of that sum; zero without a sum.
         rectified: only a Relu reads it: below zero, differences are not seen.
+        weights: the present ones, by name.
+        judge: the error that weights lead to, where it is not that of the targets.
     """
 
     looked: Looked
     targets: Sequence[Array]
     shortcuts: Sequence[Array]
     rectified: bool
+    weights: Weights
+    judge: Callable[[Array], float] | None = None
 
     @property
     def layer(self) -> Layer:
@@ -134,7 +139,7 @@ class Task:
         return fold(self.targets, held_out)
 
 
-def refit(task: Task, old: Array) -> tuple[Refit, Array]:
+def refit(task: Task, old: Array, form: Literal["ridge", "scale"] = "ridge") -> tuple[Refit, Array]:
     """Ridge regression. Below a Relu in two steps more, in which what it hides is left free.
 
     Where both the target and the present result are negative the Relu makes zero of both: there
@@ -145,12 +150,13 @@ def refit(task: Task, old: Array) -> tuple[Refit, Array]:
 
     Args:
         old: the present weights [groups, k + 1, m], the bias last.
+        form: "scale" only finds a gain and an offset for each output, as for very wide layers.
 
     Returns:
         what was done, and the best weights found.
     """
-    if old.shape[1] - 1 > WIDEST_SOLVED:
-        return rescale(task, old)
+    if form == "scale" or old.shape[1] - 1 > WIDEST_SOLVED:
+        return _rescale(task, old)
     train = task.fold(held_out=False)
     before = lowest = error(task, old)
     best: _Fit | None = None
@@ -219,7 +225,7 @@ def _on_all(task: Task, fit: _Fit) -> Array:
     return W if np.isfinite(W).all() else fit.W
 
 
-def rescale(task: Task, old: Array) -> tuple[Refit, Array]:
+def _rescale(task: Task, old: Array) -> tuple[Refit, Array]:
     """A gain and an offset for each output: the fast path, as if a BatchNormalization followed.
 
     With y what the layer gives now, t ~ gain y + offset by least squares for each output.
@@ -267,6 +273,10 @@ def _solved(moments: Moments, old: Array, has_bias: bool, strength: float) -> Ar
 
 def error(task: Task, W: Array) -> float:
     """On the batches that judge: squared error behind the Relu, as a share of the variance."""
+    if task.layer.quantized:  # what is stored is not quite W
+        W = task.layer.matrix({**task.weights, **task.layer.stored(W, task.weights)})
+    if task.judge is not None:
+        return task.judge(W)
     total = squares = sums = 0.0
     count = 0
     for number in task.fold(held_out=True):

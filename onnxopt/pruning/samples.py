@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxopt.calibration import Calibration
 from onnxopt.graph import Array
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Indices
 from onnxopt.signature import Port
 

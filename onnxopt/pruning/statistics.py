@@ -12,12 +12,14 @@ from onnxopt.graph import Array
 from onnxopt.parts import parts
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.criteria import Criterion, order
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
+from onnxopt.pruning.recurrent import GATES
 from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
+from onnxopt.pruning.tracker import Role
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
 
@@ -60,26 +62,40 @@ class Reader:
 
 def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) -> list[Reader]:
     """The layers that can be refitted when the group is cut."""
-    by_node = {layer.node: layer for layer in layers}
-    found = []
+    by_weight: dict[str, list[Layer]] = {}
+    for layer in layers:
+        for name in layer.weights:
+            by_weight.setdefault(name, []).append(layer)
+    found: dict[Layer, list[list[Array]]] = {}
     for role in group.consumers:
-        layer = by_node.get(role.node.outputs[0].name)
-        if layer is None or role.weight.name != layer.weight:
-            continue
-        roots = input_roots(layer, role.node.inputs[0], role.weight, channels)
-        if roots is not None:
-            found.append(Reader(layer, layer.unit_rows(roots, group.units)))
-    return found
+        for layer in by_weight.get(role.weight.name, ()):
+            roots = input_roots(layer, role, channels)
+            if roots is not None:
+                rows = layer.unit_rows(roots, group.units)
+                found[layer] = _together(found[layer], rows) if layer in found else rows
+    return [Reader(layer, rows) for layer, rows in found.items()]
 
 
-def input_roots(layer: Layer, data: object, weight: object, channels: Channels) -> Array | None:
+def _together(
+    first: Sequence[Sequence[Array]], second: Sequence[Sequence[Array]]
+) -> list[list[Array]]:
+    """The rows that a unit takes on either of two axes."""
+    return [
+        [np.union1d(a, b) for a, b in zip(one, two, strict=True)]
+        for one, two in zip(first, second, strict=True)
+    ]
+
+
+def input_roots(layer: Layer, role: Role, channels: Channels) -> Array | None:
     """The root of each channel that the layer reads."""
     tracker = channels.tracker
-    if layer.groups > 1:
-        label = tracker.axes(data)[1]  # type: ignore[arg-type]
+    if layer.spatial and layer.groups > 1:
+        label = tracker.axes(role.node.inputs[0])[1]
     else:
-        label = tracker.axes(weight)[layer.in_axis]  # type: ignore[arg-type]
-    return None if isinstance(label, str) else tracker.atoms.roots(label)
+        label = tracker.axes(role.weight)[role.axis]
+    if isinstance(label, str):
+        return None
+    return layer.spread(tracker.atoms.roots(label), role.weight.name, role.axis)
 
 
 def chunks(
@@ -99,7 +115,7 @@ def chunks(
 
 
 def _shape(layer: Layer, channels: Channels) -> tuple[int, tuple[int, int], bool]:
-    weights = weights_of(channels.proto, [layer.weight, layer.bias])
+    weights = weights_of(channels.proto, layer.parameters)
     groups, rows, outputs = layer.matrix(weights).shape
     return groups, (rows - 1, outputs), rows - 1 > WIDEST_ROWS and layer.taps > 1
 
@@ -116,8 +132,8 @@ def rank(
 ) -> list[Ranking]:
     """Order and error curve of each group."""
     found = [readers(group, layers, channels) for group in groups]
-    wanted = {reader.layer.node: reader.layer for some in found for reader in some}
-    moments = _moments(proto, channels, list(wanted.values()), batches)
+    wanted = dict.fromkeys(reader.layer for some in found for reader in some)
+    moments = _moments(proto, channels, list(wanted), batches)
     return [
         _ranking(channels, group, some, moments, criterion, seed)
         for group, some in zip(groups, found, strict=True)
@@ -126,62 +142,57 @@ def rank(
 
 def _moments(
     proto: onnx.ModelProto, channels: Channels, layers: Sequence[Layer], batches: Sequence[Batch]
-) -> dict[str, Moments]:
+) -> dict[Layer, Moments]:
     """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
-    total: dict[str, Moments] = {}
+    total: dict[Layer, Moments] = {}
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
     for part in _shown_together(layers, channels):
-        names = list(dict.fromkeys(layer.input for layer in part))
+        names = list(dict.fromkeys(name for layer in part for name in layer.reads))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
         session = Session(submodel(proto, shown), optimized=True) if shown else None
+        stored = weights_of(proto, [name for layer in part for name in layer.parameters])
         for number, batch in enumerate(batches):
             values: dict[str, Array] = dict(batch)
             if session is not None:
                 fed = {port.name for port in session.inputs}
                 values.update(session.run({n: v for n, v in batch.items() if n in fed}))
             for layer in part:
-                rows = _rows(layer, channels, values[layer.input], samples, number)
+                values.update(layer.completed(values, stored))
+                x = layer.gathered(values, stored)
+                rows = _rows(layer, channels, x, samples, number)
                 groups, (k, _), wide = _shape(layer, channels)
                 if wide:
                     k //= layer.taps
                     rows = rows.reshape(len(rows), -1, layer.taps)[:, :, layer.taps // 2]
-                entry = total.setdefault(layer.node, Moments(k, 0, groups))
+                entry = total.setdefault(layer, Moments(k, 0, groups))
                 entry.add(rows, np.zeros((len(rows), 0), np.float32))
     return total
 
 
 def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) -> Array:
-    shape = channels.instance.shapes[layer.node]
-    chosen = positions(layer, (len(x), *_output_shape(layer, shape, x)), samples, batch)
-    return layer.rows(x, chosen)
-
-
-def _output_shape(layer: Layer, shape: Sequence[int], x: Array) -> tuple[int, ...]:
-    """The output's shape without the batch, for an input that may be larger than the instance's."""
-    if layer.kind == "linear":
-        return (*x.shape[1:-1], shape[-1])
-    return layer.output_shape(x.shape, shape[1])
+    shape = layer.made_shape(x.shape, channels.instance.shapes[layer.node])
+    return layer.rows(x, positions(layer, shape, samples, batch))
 
 
 def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[list[Layer]]:
     shapes = channels.instance.shapes
     return parts(
         layers,
-        lambda layer: BATCH * size_bytes(shapes.get(layer.input, (1,))[1:]),
+        lambda layer: BATCH * sum(size_bytes(shapes.get(n, (1,))[1:]) for n in layer.reads),
         LARGEST_SHOWN_BYTES,
     )
 
 
 def _problems(
-    channels: Channels, some: Iterable[Reader], moments: Mapping[str, Moments]
+    channels: Channels, some: Iterable[Reader], moments: Mapping[Layer, Moments]
 ) -> Iterator[tuple[Reader, int, Problem]]:
-    """One for each group of each reader; together the groups of a reader count 1."""
+    """One for each group of each reader; together the groups of a node count 1."""
     for reader in some:
         layer = reader.layer
-        matrix = layer.matrix(weights_of(channels.proto, [layer.weight, layer.bias]))
+        matrix = layer.matrix(weights_of(channels.proto, layer.parameters))
         _, _, wide = _shape(layer, channels)
-        taken = moments[layer.node]
+        taken = moments[layer]
         for group in range(layer.groups):
             W, rows = matrix[group], reader.rows[group]
             if not any(len(r) for r in rows):
@@ -189,7 +200,7 @@ def _problems(
             if wide:
                 W, rows = _by_channel(W, layer.taps), _channels_of(rows, layer.taps)
             H = taken.H if layer.groups == 1 else taken.H[group]
-            yield reader, group, Problem.of(H, W, rows, weight=1.0 / layer.groups)
+            yield reader, group, Problem.of(H, W, rows, weight=layer.share / layer.groups)
 
 
 def _by_channel(W: Array, taps: int) -> Array:
@@ -206,7 +217,7 @@ def _ranking(
     channels: Channels,
     group: ChannelGroup,
     some: Sequence[Reader],
-    moments: Mapping[str, Moments],
+    moments: Mapping[Layer, Moments],
     criterion: Criterion,
     seed: int,
 ) -> Ranking:
@@ -222,7 +233,13 @@ def _ranking(
     chosen = order(criterion, producers, alone, units=len(group.units), seed=seed)
     trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
     lost = curve(alone, chosen.units)
-    return Ranking(chosen.units, lost, trials, True, len(group.consumers))
+    return Ranking(chosen.units, lost, trials, True, _readers_after(group))
+
+
+def _readers_after(group: ChannelGroup) -> int:
+    """How many layers contract the channels, besides a recurrent node that makes them."""
+    makers = {role.node for role in group.producers if role.node.op in GATES}
+    return max(sum(role.node not in makers for role in group.consumers), 1)
 
 
 def _trial(
@@ -233,13 +250,11 @@ def _trial(
 ) -> dict[str, Array]:
     """The weights of the readers when a share of the units is gone, made up for."""
     gone = units[: round(share * len(units))]
-    matrices: dict[str, Array] = {}
-    layers: dict[str, Layer] = {}
+    matrices: dict[Layer, Array] = {}
     for reader, group, problem in problems:
         layer = reader.layer
-        layers[layer.node] = layer
-        weights = weights_of(channels.proto, [layer.weight, layer.bias])
-        matrix = matrices.setdefault(layer.node, layer.matrix(weights))
+        weights = weights_of(channels.proto, layer.parameters)
+        matrix = matrices.setdefault(layer, layer.matrix(weights))
         W = problem.weights(gone)
         if W.shape != matrix[group].shape:
             rows = W.shape[0] - 1
@@ -247,9 +262,8 @@ def _trial(
             W = np.concatenate([body, W[-1:].reshape(layer.taps, -1).sum(axis=0)[None]])
         matrix[group] = W
     made: dict[str, Array] = {}
-    for node, matrix in matrices.items():
-        layer = layers[node]
-        made.update(layer.stored(matrix, weights_of(channels.proto, [layer.weight, layer.bias])))
+    for layer, matrix in matrices.items():  # several may be parts of the same initializers
+        made.update(layer.stored(matrix, {**weights_of(channels.proto, layer.parameters), **made}))
     return made
 
 

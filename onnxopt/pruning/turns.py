@@ -15,9 +15,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from onnxopt.graph import Array
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
+from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.moments import Moments
-from onnxopt.pruning.operators import Operator
 from onnxopt.pruning.refit import Looked, Refit, Task, refit, solved
 
 MOST_TURNS = 4
@@ -63,10 +63,10 @@ def in_turns(
     best: Turns | None = None
     for _ in range(MOST_TURNS):
         moments = known.without_targets()
-        operator = Operator(task.layer, two)
+        map_ = LinearMap(task.layer, two)
         for number in task.fold(held_out=False):
             change = wanted_between(
-                operator, task.looked.inputs[number], task.targets[number],
+                map_, task.looked.inputs[number], task.targets[number],
                 task.shortcuts[number], rectified=task.rectified,
             )  # fmt: skip
             moments.aim(looked.x(number), first.outputs(change, looked.chosen(number)))
@@ -74,8 +74,8 @@ def in_turns(
         tried = one + solved(moments, np.zeros_like(one), has_bias=True)
         if not np.isfinite(tried).all():
             break
-        operator = Operator(first, tried)
-        between = [np.maximum(operator.forward(x), 0) for x in inputs]
+        map_ = LinearMap(first, tried)
+        between = [np.maximum(map_.forward(x), 0) for x in inputs]
         moved = task.moved(between)
         again, fitted = refit(moved, two)
         if not again.after < done.after * WORTHWHILE:
@@ -97,7 +97,7 @@ def _moments(looked: Looked, batches: Sequence[int], shape: tuple[int, ...]) -> 
 
 
 def wanted_between(
-    second: Operator, z: Array, target: Array, shortcut: Array, *, rectified: bool
+    second: LinearMap, z: Array, target: Array, shortcut: Array, *, rectified: bool
 ) -> Array:
     """The change of the values between that would lessen the second layer's error.
 

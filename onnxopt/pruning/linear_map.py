@@ -1,4 +1,4 @@
-"""A layer as a function of whole values, with its adjoint."""
+"""A layer as a function of whole values, with its adjoint; its weights stay the same."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ import onnx.helper
 import onnx.numpy_helper
 
 from onnxopt.graph import Array
-from onnxopt.pruning.layers import Layer
+from onnxopt.pruning.layer import Layer
 from onnxopt.runtime import Session
 
 
-class Operator:
+class LinearMap:
     """A convolution or a product with given weights.
 
     Args:

@@ -19,12 +19,18 @@ from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
 from onnxopt.pruning.samples import Batch
-from onnxopt.pruning.sensitivity import damages
+from onnxopt.pruning.sensitivity import damages, factors
 from onnxopt.pruning.statistics import Ranking, chunks, rank
 from onnxopt.pruning.widths import WidthCost
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1."""
+
+UNMEASURED = (
+    "no output shows what a cut does to the model (outputs do that if they are floats, finite, "
+    "and keep their shape), so each group's cut is judged by the error of the layers that read its "
+    "channels alone"
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +40,14 @@ class Analysis:
     Attributes:
         rankings, lost: for each group the order of its units, and the damage [units + 1] when so
             many are gone.
+        notes: what the user should know of how they were found, in sentences.
     """
 
     proto: onnx.ModelProto
     channels: Channels
     rankings: tuple[Ranking, ...]
     lost: tuple[Array, ...]
+    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -98,20 +106,29 @@ def analyse(
     if not channels.groups:
         raise UsageError("no channels of this model can be removed", why_not(channels))
     rankings = _rankings(channels, batches if has_samples else (), options, tell)
-    lost = [ranking.curve for ranking in rankings]
+    lost, notes = [ranking.curve for ranking in rankings], []
     if has_samples and options.strategy == "damage":
         tell("measuring sensitivity", 0.0)
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
-        lost = damages(copy, rankings, batches)
-    return Analysis(proto, channels, tuple(rankings), tuple(map(_finite, lost)))
+        known = factors(copy, rankings, batches)
+        lost = damages(rankings, known)
+        if all(f is None for f in known) and any(ranking.trials for ranking in rankings):
+            notes.append(UNMEASURED)
+    return Analysis(proto, channels, tuple(rankings), tuple(map(_finite, lost)), tuple(notes))
 
 
 def _finite(lost: Array) -> Array:
-    """The same without infinity and NaN: a very great damage in their place."""
+    """The same without infinity and NaN: a very great damage in their place.
+
+    No damage where nothing is gone: else all cuts would look as bad as none, and so be free.
+    """
     known = lost[np.isfinite(lost)]
     worst = 10 * max(float(known.max()) if len(known) else 1.0, 1.0)
-    return np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
+    made = np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
+    if not np.isfinite(lost[0]):
+        made[0] = 0.0
+    return made
 
 
 def _rankings(

@@ -148,7 +148,7 @@ class Pruner:
             groups=analysis.views(mode),
             declined=analysis.channels.declined,
             widths=widths,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *analysis.notes),
         )
 
     def _target(self, budget: Budget) -> float:
@@ -170,7 +170,7 @@ class Pruner:
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost, grid = cost_of(rewritten.model), rounds.done[-1].multiple_of
-        notes = list(self._notes)
+        notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
         if any(choice.removed for done in rounds.done for choice in done.groups):
             notes += _misses(cost, self.original, budget, grid)
         else:

@@ -102,6 +102,13 @@ class Pruner:
     def _first_notes(self) -> Iterator[str]:
         if not self.has_samples:
             yield NO_SAMPLES
+        elif len(self.batches) == 1 and self.options.compensation != "none":
+            size = len(next(iter(self.batches[0].values())))
+            yield (
+                f"the samples fill only one batch of the {size} that the model takes at once, so "
+                "refits are judged by the very samples that they are fitted to: give more samples, "
+                "or a model with a free or smaller batch size"
+            )
         before = self.lossless.report.before
         if self.original.macs != before.macs:
             yield (

@@ -10,8 +10,9 @@ import onnx
 from onnxopt.evaluation import Metric, evaluate
 from onnxopt.graph import Array
 from onnxopt.pruning.agreement import Agreement, agreement, batch_size
-from onnxopt.pruning.asked import BATCH, Data, whole
+from onnxopt.pruning.asked import Data
 from onnxopt.pruning.outcome import Accuracy
+from onnxopt.pruning.samples import BATCH
 from onnxopt.runtime import Session
 from onnxopt.timing import Timing, side_by_side
 
@@ -30,15 +31,14 @@ class Judge:
         labelled = self.data.evaluation
         assert labelled is not None
         session = Session(model, optimized=True)
-        return evaluate(session.run, whole(labelled, self.data.batch), self.metric, self.data.batch)
+        return evaluate(session.run, labelled, self.metric, self.data.batch or BATCH)
 
     def accuracy(self, model: onnx.ModelProto, metric: str) -> Accuracy | None:
         labelled = self.data.evaluation
         if labelled is None:
             return None
-        count = whole(labelled, self.data.batch).count
         before, after = self.score(self.original), self.score(model)
-        return Accuracy(metric, before, after, count, labelled.name)
+        return Accuracy(metric, before, after, labelled.count, labelled.name)
 
     def agreement(self, model: onnx.ModelProto) -> Agreement | None:
         """On the labelled samples or else on those held out; without any, whether it is sound."""
@@ -46,9 +46,8 @@ class Judge:
         if chosen is None:
             agreement(self.original, model, self._feeds(), "drawn inputs")
             return None
-        batch = min(self.data.batch, chosen.count) if self.data.batch == BATCH else self.data.batch
         what = "labelled" if self.data.evaluation else "held-out"
-        batches = whole(chosen, batch).batches(batch)
+        batches = chosen.batches(self.data.batch or BATCH)
         return agreement(self.original, model, batches, f"{what} samples of {chosen.name}")
 
     def timing(self, model: onnx.ModelProto) -> Timing:
@@ -67,5 +66,4 @@ class Judge:
 
             yield from (feed.arrays for feed in draws(self.original, Session(self.original)).feeds)
             return
-        size = 1 if self.data.batch == BATCH else self.data.batch
-        yield from whole(chosen, size).batches(size)
+        yield from chosen.batches(self.data.batch or 1)

@@ -60,10 +60,6 @@ class Layer:
         """Of the weight. A grouped convolution has the inputs of one group there."""
         return {"conv": 1, "transposed": 0}.get(self.kind, 1 if self.flipped else 0)
 
-    @property
-    def out_axis(self) -> int:
-        return {"conv": 0, "transposed": 1}.get(self.kind, 0 if self.flipped else 1)
-
     def matrix(self, weights: Weights) -> Array:
         """W [groups, k + 1, m] in float64, the bias in its last row (zero without one)."""
         weight = weights[self.weight].astype(np.float64)

@@ -278,7 +278,7 @@ class TestRefusals:
     def test_raw_pixels_as_floats_are_noted(self) -> None:
         data = np.random.default_rng(0).uniform(0, 255, (9, 3)).astype(np.float32)
         (note,) = Calibration.from_arrays({"x": data}, X).notes
-        assert "as raw pixels do" in note
+        assert "as raw pixels do" in note and "unless the model takes raw pixels" in note
 
     @pytest.mark.parametrize(
         ("inputs", "said"),

@@ -14,6 +14,7 @@ from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.options import PruneOptions, Strategy
@@ -21,6 +22,7 @@ from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
+from onnxopt.pruning.scales import Scales, find_scales, with_batchnorms
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
 
@@ -91,6 +93,7 @@ class Pruner:
     ) -> None:
         self.options, self.tell = options, tell
         self.has_samples = calibration is not None
+        self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = Options(verify=rewriting.verify)
         self.base = with_biases(self.lossless.model)
@@ -120,8 +123,12 @@ class Pruner:
     def analysis(self) -> Analysis:
         """The groups of the model as it is."""
         return analyse(
-            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell
-        )
+            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
+            scales=self._scales,
+        )  # fmt: skip
+
+    def _scales(self, channels: Channels) -> Scales:
+        return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
 
     def at(self, budget: Budget) -> Pruned:
         """The model at this budget."""

@@ -16,6 +16,7 @@ from onnxopt.pruning.layers import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
 from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
+from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.runtime import Session
@@ -113,13 +114,18 @@ def rank(
     batches: Sequence[Batch],
     criterion: Criterion = "obs",
     seed: int = 0,
+    scales: Scales | None = None,
 ) -> list[Ranking]:
-    """Order and error curve of each group."""
+    """Order and error curve of each group.
+
+    Args:
+        scales: for bn-scale; groups that have none go by the size of their weights.
+    """
     found = [readers(group, layers, channels) for group in groups]
     wanted = {reader.layer.node: reader.layer for some in found for reader in some}
     moments = _moments(proto, channels, list(wanted.values()), batches)
     return [
-        _ranking(channels, group, some, moments, criterion, seed)
+        _ranking(channels, group, some, moments, criterion, seed, scales or {})
         for group, some in zip(groups, found, strict=True)
     ]
 
@@ -209,17 +215,21 @@ def _ranking(
     moments: Mapping[str, Moments],
     criterion: Criterion,
     seed: int,
+    scales: Scales,
 ) -> Ranking:
     problems = list(_problems(channels, some, moments))
     producers = producer_weights(channels, group)
+    own = scales_of(scales, channels, group)
+    if criterion == "bn-scale" and own is None:
+        criterion = "l2"
     if not problems:
         kind: Criterion = "l2" if criterion in ("obs", "admm") else criterion
-        chosen = order(kind, producers, units=len(group.units), seed=seed)
+        chosen = order(kind, producers, scales=own, units=len(group.units), seed=seed)
         size = np.square(order("l2", producers, units=len(group.units)).scores)[chosen.units]
         lost = np.concatenate([[0.0], np.cumsum(size)]) / max(float(size.sum()), 1e-30)
         return Ranking(chosen.units, lost, (), False)
     alone = [problem for _, _, problem in problems]
-    chosen = order(criterion, producers, alone, units=len(group.units), seed=seed)
+    chosen = order(criterion, producers, alone, scales=own, units=len(group.units), seed=seed)
     trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
     lost = curve(alone, chosen.units)
     return Ranking(chosen.units, lost, trials, True, len(group.consumers))

@@ -32,13 +32,18 @@ SENSITIVITY_CUTS = (0.5, 0.75)
 """Shares of a group that are cut to see what that does to the outputs."""
 
 
+NOTHING_LEFT = 1e-3
+"""Share of the weights that counts as left where all are gone."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """One group, ready for the budget.
 
     Attributes:
         order: numbers of the units, the least important first.
-        curve: [units + 1] relative error of the readers when that many are gone, after refits.
+        curve: [units + 1] relative error of the readers when that many are gone, after refits;
+            the sum over the readers.
         trials: for each of SENSITIVITY_CUTS the units that are gone and the refitted weights.
         measured: the curve is from samples; else it is a guess from the weights alone.
         readers: how many layers contract the channels.
@@ -226,13 +231,28 @@ def _ranking(
         kind: Criterion = "l2" if criterion in ("obs", "admm") else criterion
         chosen = order(kind, producers, scales=own, units=len(group.units), seed=seed)
         size = np.square(order("l2", producers, units=len(group.units)).scores)[chosen.units]
-        lost = np.concatenate([[0.0], np.cumsum(size)]) / max(float(size.sum()), 1e-30)
-        return Ranking(chosen.units, lost, (), False)
+        return Ranking(chosen.units, guess(size) * max(len(group.consumers), 1), (), False)
     alone = [problem for _, _, problem in problems]
     chosen = order(criterion, producers, alone, scales=own, units=len(group.units), seed=seed)
     trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
     lost = curve(alone, chosen.units)
     return Ranking(chosen.units, lost, trials, True, len(group.consumers))
+
+
+def guess(sizes: Array) -> Array:
+    """A curve from weights alone: what is gone of them by what is left, as noise by signal.
+
+    The share that is gone would rise evenly, and put a whole cut into the cheapest group.
+
+    Args:
+        sizes: squared norms of the weights that make each unit, in the order in which they go.
+
+    Returns:
+        [units + 1], 0 at first, for each layer that reads the units.
+    """
+    total = max(float(sizes.sum()), 1e-30)
+    gone = np.concatenate([[0.0], np.cumsum(sizes)]) / total
+    return np.asarray(gone / (1 - gone + NOTHING_LEFT))
 
 
 def _trial(

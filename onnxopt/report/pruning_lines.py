@@ -172,7 +172,7 @@ def preview_notes(found: Preview) -> Iterator[str]:
             "at 3/4, 1/2, 1/4: expected loss of the outputs' variance if so much of the group stays"
         )
     if guessed:
-        yield f"{guessed} groups are judged by their weights alone: lost is a share of these"
+        yield f"{guessed} groups are judged by their weights alone: what is gone by what is left"
     for group in found.groups:
         if not group.exact:
             yield f"approximate: {group.name}: {group.changed}"

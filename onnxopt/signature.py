@@ -11,6 +11,8 @@ import numpy.typing as npt
 import onnx
 import onnx.helper
 
+from onnxopt.errors import UsageError
+
 Array: TypeAlias = npt.NDArray[Any]
 Kind: TypeAlias = Literal["tensor", "sequence", "map", "sparse", "opaque", "unknown"]
 Dim: TypeAlias = int | str | None
@@ -75,6 +77,26 @@ def overridable_inputs(proto: onnx.ModelProto) -> tuple[Port, ...]:
 
 def model_outputs(proto: onnx.ModelProto) -> tuple[Port, ...]:
     return _ports(proto.graph.output)
+
+
+def batch_of(ports: Iterable[Port]) -> int | None:
+    """How many samples the inputs take at once: the first axis of each counts samples.
+
+    Returns:
+        None if they take any number.
+
+    Raises:
+        UsageError: they take different numbers, so this axis cannot be that of the samples.
+    """
+    sizes = {port.name: port.dims[0] for port in ports if port.dims}
+    fixed = {name: size for name, size in sizes.items() if isinstance(size, int) and size > 0}
+    if len(set(fixed.values())) > 1:
+        named = ", ".join(f"'{name}' {size}" for name, size in fixed.items())
+        raise UsageError(
+            f"the first axes of the inputs cannot count samples, for their sizes differ: {named}",
+            "give a model whose inputs all have the samples along their first axis",
+        )
+    return next(iter(fixed.values()), None)
 
 
 def _default_names(graph: onnx.GraphProto) -> set[str]:

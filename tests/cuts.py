@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import judge
 import numpy as np
@@ -11,6 +11,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.moments import Array, Floats, Indices
 from onnxopt.pruning.proof import prove
 from onnxopt.runtime import Session
 
@@ -116,3 +117,22 @@ def cut_to_one(channels: Channels) -> dict[str, tuple[int, ...]]:
     dead = revived(channels, (unit for group in channels.groups for unit in group.units[1:]))
     small = channels.cut(dead)
     return {tensor.name: tuple(tensor.dims) for tensor in small.graph.initializer}
+
+
+def channel_rows(units: int | Sequence[Array], taps: int = 1) -> list[Indices]:
+    """The rows of each unit in x ordered channel * taps + tap.
+
+    Args:
+        units: how many channels there are, each a unit; or for each unit the channels that it is.
+    """
+    sets = [np.array([u]) for u in range(units)] if isinstance(units, int) else units
+    return [
+        (np.asarray(s, np.int64)[:, None] * taps + np.arange(taps)).reshape(-1).astype(np.int64)
+        for s in sets
+    ]
+
+
+def errors(H: Floats, C: Floats, T: Floats, W: Floats) -> Floats:
+    """E (w'x - t)^2 of each output, [m], in the square of the outputs' unit."""
+    W = np.asarray(W, np.float64)
+    return np.asarray(np.maximum(np.sum(W * (H @ W - 2 * C), axis=0) + T, 0))

@@ -14,7 +14,7 @@ from judge import REPOSITORY
 from onnxopt.calibration import Calibration, Preprocess, load_calibration
 from onnxopt.errors import UsageError
 from onnxopt.model import load
-from onnxopt.signature import Array, Port, model_inputs
+from onnxopt.signature import Array, Port, batch_of, model_inputs
 
 FLOAT = onnx.TensorProto.FLOAT
 
@@ -278,7 +278,7 @@ class TestRefusals:
     def test_raw_pixels_as_floats_are_noted(self) -> None:
         data = np.random.default_rng(0).uniform(0, 255, (9, 3)).astype(np.float32)
         (note,) = Calibration.from_arrays({"x": data}, X).notes
-        assert "as raw pixels do" in note
+        assert "as raw pixels do" in note and "unless the model takes raw pixels" in note
 
     @pytest.mark.parametrize(
         ("inputs", "said"),
@@ -334,3 +334,14 @@ class TestRefusals:
         for path in (tmp_path, tmp_path / "a.npy"):
             with pytest.raises(UsageError, match="already preprocessed"):
                 load_calibration(path, X, preprocess=Preprocess())
+
+
+def test_the_size_of_batches_is_that_of_the_first_axes_where_the_file_fixes_it() -> None:
+    def ports(*dims: tuple[int | str | None, ...] | None) -> list[Port]:
+        return [Port(f"x{i}", "tensor", onnx.TensorProto.FLOAT, d) for i, d in enumerate(dims)]
+
+    assert batch_of(ports(("N", 3), (None, 4), None, (), (0, 2))) is None
+    assert batch_of(ports(("N", 3), (32, 4), (32, 5))) == 32
+    assert batch_of(ports((1,))) == 1
+    with pytest.raises(UsageError, match="differ: 'x0' 1, 'x2' 2"):
+        batch_of(ports((1, 512), ("N",), (2, 1, 64)))

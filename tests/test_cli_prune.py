@@ -22,6 +22,7 @@ from onnxopt.cli.pruning_options import CompensationChoice, CriterionChoice, Str
 from onnxopt.pruning.compensate import Compensation
 from onnxopt.pruning.criteria import Criterion
 from onnxopt.pruning.options import Strategy
+from onnxopt.signature import model_inputs
 
 MODELS = REPOSITORY / "models"
 DIGITS = str(MODELS / "digits_resnet.onnx")
@@ -423,7 +424,58 @@ def test_the_samples_of_a_plan_are_those_that_the_report_names(tmp_path: Path) -
     found = json.loads(plan.read_text())["calibration"]
     ports = onnxopt.inspect(onnx.load(source)).cost.inputs
     assert list(ports) == ["x"]
-    from onnxopt.signature import model_inputs
-
     used, held_out = load_calibration(data, model_inputs(onnx.load(source))).split(1 / 9)
     assert (used.count, held_out.count) == (80, 10) and found["sha256"] == used.digest
+
+
+@pytest.mark.parametrize("batch", [32, 24])
+def test_a_model_that_takes_only_one_size_of_batches_is_pruned_and_judged_in_whole_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], batch: int
+) -> None:
+    """32 is what runs at once where the model takes any number; here it is no such number."""
+    source, out = str(tmp_path / "m.onnx"), str(tmp_path / "out.onnx")
+    onnx.save(fixed_digits(batch), source)
+    options = ["--flops", "0.6", "--calibration", CALIBRATION, "--json"]
+    for labelled in ([], ["--eval", TEST]):
+        assert run(["prune", source, out, *options, *labelled]) == 0
+        report = json.loads(capsys.readouterr().out)
+        judged = 450 // batch * batch if labelled else batch
+        assert report["agreement"]["samples"] == judged
+        assert report["calibration"] == {
+            **report["calibration"], "used": 300 - batch, "held_out": batch
+        }  # fmt: skip
+        assert report["timing"]["batch"] == batch
+        assert not any("fill only one batch" in note for note in report["notes"])
+    assert report["accuracy"]["samples"] == judged
+    assert model_inputs(onnx.load(out))[0].dims == (batch, 1, 8, 8)
+
+
+def fixed_digits(batch: int) -> onnx.ModelProto:
+    """The digits model as one that takes so many at once."""
+    proto = onnx.load(DIGITS)
+    for info in (*proto.graph.input, *proto.graph.output):
+        info.type.tensor_type.shape.dim[0].dim_value = batch
+    return proto
+
+
+def test_too_few_samples_for_a_fixed_batch_are_refused_and_those_for_one_batch_get_a_note(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source, out = str(tmp_path / "m.onnx"), str(tmp_path / "out.onnx")
+    onnx.save(fixed_digits(32), source)
+    few = write(tmp_path / "few.npz", image=images()[:63])
+    enough = write(tmp_path / "enough.npz", image=images()[:64])
+    start = ["prune", source, out, "--flops", "0.6", "--calibration"]
+    assert "holds 63 samples, but at least 64 are needed" in failed([*start, few], capsys)
+    wrong = failed([*start, enough, "--samples", "20"], capsys)
+    assert "20 samples are too few: the model takes 32 at once" in wrong
+    labelled = write(tmp_path / "l.npz", image=images()[:9], labels=np.arange(9))
+    wrong = failed([*start, enough, "--eval", labelled], capsys)
+    assert "holds 9 samples, but the model takes 32 at once" in wrong
+    assert not Path(out).exists()
+    assert run([*start, enough, "--json"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert any("only one batch of the 32 that the model" in note for note in report["notes"])
+    assert run([*start, enough, "--json", "--compensation", "none"]) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert not any("only one batch" in note for note in report["notes"])

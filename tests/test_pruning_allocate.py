@@ -196,6 +196,22 @@ def test_uniform_takes_the_same_fraction_of_each_group() -> None:
     assert sorted(uniform(curves, cost, 4 * 50 * 50 + 150)) == [50, 50, 50, 51]
 
 
+def test_uniform_spends_what_is_left_on_the_dearest_of_equal_groups() -> None:
+    curves = [Curve(f"g{g}", (50, 100), (1.0, 0.0)) for g in range(2)]
+    cost = WidthCost((Term(1.0, (axis(0),), "cheap"), Term(3.0, (axis(1),), "dear")), "MACs")
+    assert uniform(curves, cost, 350) == (50, 100)
+
+
+def test_of_choices_that_do_the_same_harm_the_cheapest_is_taken() -> None:
+    curves = [
+        Curve("dead", (8, 16), (0.0, 0.0)),
+        Curve("alive", (8, 16), (1.0, 0.0)),
+        Curve("too", (4, 8), (0.0, 0.0)),
+    ]
+    terms = tuple(Term(1.0, (axis(g),), f"conv{g}") for g in range(3))
+    assert allocate(curves, WidthCost(terms, "MACs"), 39) == (8, 16, 4)
+
+
 def test_layers_are_drawn_by_their_share_of_the_present_complexity() -> None:
     curves = [Curve(f"g{g}", tuple(range(1, 1001)), (0.0,) * 1000) for g in range(2)]
     cost = WidthCost((Term(1.0, (axis(0),), "small"), Term(4.0, (axis(1),), "large")), "FLOPs")
@@ -238,3 +254,17 @@ def test_the_knapsack_of_costs_that_add_up_is_exact_where_few_states_do_and_near
             assert sum(c[i] for c, i in zip(costs, chosen, strict=True)) <= 150
             harm = sum(d[i] for d, i in zip(damages, chosen, strict=True))
             assert best - 1e-9 <= harm <= best * (1 + tolerance)
+
+
+def test_of_a_bucket_of_costs_the_choice_with_the_least_damage_is_kept() -> None:
+    """With far too few states: the first of each bucket, not the last, would lose up to 7 %."""
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        costs = [rng.exponential(100, 5) for _ in range(7)]
+        damages = [rng.exponential(size=5) for _ in range(7)]
+        sums = np.array([sum(each) for each in itertools.product(*costs)])
+        harms = np.array([sum(each) for each in itertools.product(*damages)])
+        chosen = least_damage(costs, damages, 400, 20)
+        assert chosen is not None
+        harm = sum(d[i] for d, i in zip(damages, chosen, strict=True))
+        assert harm <= 1.01 * harms[sums <= 400].min()

@@ -82,7 +82,9 @@ def change(
     original: onnx.ModelProto, found: onnx.ModelProto, batches: Sequence[dict[str, Array]]
 ) -> float:
     first, second = Session(original), Session(found)
-    return output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    made = output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    assert made is not None
+    return made
 
 
 def with_weights(proto: onnx.ModelProto, **arrays: Array) -> onnx.ModelProto:

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cuts import channel_rows
 
 from onnxopt.pruning.admm import admm_order
 from onnxopt.pruning.criteria import CRITERIA, Criterion, order
 from onnxopt.pruning.moments import Floats
 from onnxopt.pruning.obs import joint_order
-from onnxopt.pruning.problem import Problem, channel_rows, curve
+from onnxopt.pruning.problem import Problem, curve
 
 
 def planted(seed: int, taps: int = 3) -> tuple[Problem, set[int]]:

@@ -95,9 +95,8 @@ def test_compensation_is_what_matters_most() -> None:
     assert ridge < 0.5 * scale < 0.25 * none
 
 
-def change(found: Pruned) -> float:
+def change(found: Pruned, name: str = "digits_resnet") -> float:
     """Of the logits, as a share of their variance."""
-    name = "digits_resnet"
     expected = outputs(original(name), name).astype(np.float64)
     return float(np.square(outputs(found.model, name) - expected).mean() / expected.var())
 
@@ -115,6 +114,16 @@ def test_the_order_by_obs_loses_less_than_random_orders() -> None:
     obs, random = np.array(lost("obs")), np.array(lost("random"))
     assert len(obs) >= 6
     assert obs.sum() < 0.85 * random.sum() and np.mean(obs <= random * 1.01) >= 0.9
+
+
+def test_without_samples_no_group_bears_the_whole_cut_and_even_widths_do_more_harm() -> None:
+    proto, budget = original("digits_transformer"), Budget("flops", 0.8)
+    by_guess = prune(proto, budget)
+    evenly = prune(proto, budget, options=PruneOptions(strategy="uniform"))
+    assert change(by_guess, "digits_transformer") < 0.5 * change(evenly, "digits_transformer")
+    (done,) = prune(original("digits_resnet"), budget).rounds
+    kept = [group.width / group.units for group in done.groups]
+    assert min(kept) > 0.6 and sum(share < 1 for share in kept) >= 6
 
 
 # The rest looks at the ways there are, on a small model with drawn weights.
@@ -150,7 +159,7 @@ def test_deep_cuts_take_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert_not_above(found, budget)
 
 
-@pytest.mark.parametrize("criterion", [c for c in CRITERIA if c != "bn-scale"])
+@pytest.mark.parametrize("criterion", CRITERIA)
 def test_every_criterion_prunes_to_the_budget(criterion: Criterion) -> None:
     assert_not_above(small(criterion=criterion), FLOPS)
 

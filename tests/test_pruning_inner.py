@@ -17,7 +17,7 @@ from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
 from onnxopt.pruning.refit import Refit
-from onnxopt.pruning.sensitivity import damages, output_change
+from onnxopt.pruning.sensitivity import damages, factors, output_change
 from onnxopt.pruning.statistics import rank, readers
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
@@ -114,7 +114,9 @@ def change(
     original: onnx.ModelProto, found: onnx.ModelProto, batches: list[dict[str, Array]]
 ) -> float:
     first, second = Session(original), Session(found)
-    return output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    lost = output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    assert lost is not None
+    return lost
 
 
 def lost_without_loss(
@@ -223,7 +225,7 @@ def test_recurrent_layers_and_what_feeds_them_have_trials_and_damages() -> None:
         assert gone and not trial["wr"][:, :, gone].any()
     assert rankings[0].curve[-1] < 2.1  # of two nodes, however many gates they have
     assert {name for trial in rankings[1].trials for name in trial} >= {"wr2", "wo"}
-    for lost in damages(copied(proto), rankings, batches):
+    for lost in damages(rankings, factors(copied(proto), rankings, batches)):
         assert np.isfinite(lost).all() and lost[-1] > 0
 
 

@@ -270,7 +270,9 @@ def change(
     original: onnx.ModelProto, found: onnx.ModelProto, batches: list[dict[str, Array]]
 ) -> float:
     first, second = Session(original), Session(found)
-    return output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    lost = output_change([first.run(b) for b in batches], [second.run(b) for b in batches])
+    assert lost is not None
+    return lost
 
 
 def doubled(proto: onnx.ModelProto) -> onnx.ModelProto:

@@ -36,7 +36,8 @@ def survey(
         if low >= 0 and LOWEST_OF_PIXELS < high <= 255:
             notes.append(
                 f"'{name}' holds values from {low:g} to {high:g}, as raw pixels do; "
-                "calibrate with samples normalised as in training"
+                "calibrate with samples normalised as in training, unless the model takes raw "
+                "pixels"
             )
     if constant and len(indices) > 1:
         raise UsageError(

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TypeAlias
 
@@ -19,12 +19,19 @@ from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
 from onnxopt.pruning.samples import Batch
-from onnxopt.pruning.sensitivity import damages
+from onnxopt.pruning.scales import Scales, scales_of
+from onnxopt.pruning.sensitivity import damages, factors
 from onnxopt.pruning.statistics import Ranking, chunks, rank
 from onnxopt.pruning.widths import WidthCost
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1."""
+
+UNMEASURED = (
+    "no output shows what a cut does to the model (outputs do that if they are floats, finite, "
+    "and keep their shape), so each group's cut is judged by the error of the layers that read its "
+    "channels alone"
+)
 
 
 @dataclass(frozen=True)
@@ -34,12 +41,16 @@ class Analysis:
     Attributes:
         rankings, lost: for each group the order of its units, and the damage [units + 1] when so
             many are gone.
+        scales: what BatchNormalizations multiply the channels with; for bn-scale alone.
+        notes: what the user should know of how they were found, in sentences.
     """
 
     proto: onnx.ModelProto
     channels: Channels
     rankings: tuple[Ranking, ...]
     lost: tuple[Array, ...]
+    scales: Scales = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -83,12 +94,14 @@ def analyse(
     *,
     has_samples: bool,
     tell: Tell,
+    scales: Callable[[Channels], Scales] = lambda channels: {},
 ) -> Analysis:
     """Find the groups and measure them.
 
     Args:
         batches: samples; without any, drawn inputs with which the model runs.
         has_samples: the batches are samples.
+        scales: finds what BatchNormalizations multiply the channels with; asked for bn-scale.
 
     Raises:
         UsageError: there is nothing to cut, or the criterion cannot be applied.
@@ -97,25 +110,43 @@ def analyse(
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups:
         raise UsageError("no channels of this model can be removed", why_not(channels))
-    rankings = _rankings(channels, batches if has_samples else (), options, tell)
-    lost = [ranking.curve for ranking in rankings]
+    found = scales(channels) if options.criterion == "bn-scale" else {}
+    rankings = _rankings(channels, batches if has_samples else (), options, found, tell)
+    lost, notes = [ranking.curve for ranking in rankings], list[str]()
+    if options.criterion == "bn-scale":
+        notes += _without_scales(channels, found)
     if has_samples and options.strategy == "damage":
         tell("measuring sensitivity", 0.0)
         copy = onnx.ModelProto()
         copy.CopyFrom(proto)
-        lost = damages(copy, rankings, batches)
-    return Analysis(proto, channels, tuple(rankings), tuple(map(_finite, lost)))
+        known = factors(copy, rankings, batches)
+        lost = damages(rankings, known)
+        if all(f is None for f in known) and any(ranking.trials for ranking in rankings):
+            notes.append(UNMEASURED)
+    return Analysis(
+        proto, channels, tuple(rankings), tuple(map(_finite, lost)), found, tuple(notes)
+    )
 
 
 def _finite(lost: Array) -> Array:
-    """The same without infinity and NaN: a very great damage in their place."""
+    """The same without infinity and NaN: a very great damage in their place.
+
+    No damage where nothing is gone: else all cuts would look as bad as none, and so be free.
+    """
     known = lost[np.isfinite(lost)]
     worst = 10 * max(float(known.max()) if len(known) else 1.0, 1.0)
-    return np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
+    made = np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
+    if not np.isfinite(lost[0]):
+        made[0] = 0.0
+    return made
 
 
 def _rankings(
-    channels: Channels, batches: Sequence[Batch], options: PruneOptions, tell: Tell
+    channels: Channels,
+    batches: Sequence[Batch],
+    options: PruneOptions,
+    scales: Scales,
+    tell: Tell,
 ) -> list[Ranking]:
     groups = channels.groups
     layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
@@ -126,15 +157,33 @@ def _rankings(
         some = [groups[i] for i in part]
         try:
             ranked = rank(
-                channels.proto, channels, some, layers, batches, options.criterion, options.seed
-            )
+                channels.proto, channels, some, layers, batches, options.criterion, options.seed,
+                scales,
+            )  # fmt: skip
         except ValueError as error:
             fix = "check that the calibration samples are normalised as in training"
-            if options.criterion == "bn-scale":
-                fix = "use another --criterion"
             raise UsageError(str(error), fix) from error
         found.update(zip(part, ranked, strict=True))
     return [found[i] for i in range(len(groups))]
+
+
+def _without_scales(channels: Channels, scales: Scales) -> Iterator[str]:
+    """A note that names the groups without a BatchNormalization.
+
+    Raises:
+        UsageError: there is none in the whole model.
+    """
+    names = [g.name for g in channels.groups if scales_of(scales, channels, g) is None]
+    if len(names) == len(channels.groups):
+        raise UsageError(
+            "bn-scale needs a BatchNormalization over the channels, and no group of them has one",
+            "use another --criterion, or a model exported without folding BatchNormalizations",
+        )
+    if names:
+        yield (
+            "these groups have no BatchNormalization and go by the size of their weights (l2): "
+            + ", ".join(names)
+        )
 
 
 def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:

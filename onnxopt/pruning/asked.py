@@ -17,12 +17,10 @@ from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.outcome import Samples
 from onnxopt.pruning.plan import Plan
-from onnxopt.signature import Port, model_inputs
+from onnxopt.signature import Port, batch_of, model_inputs
 
 HELD_OUT = 8
 """For so many samples that are used one more is drawn, which only judges the result."""
-
-BATCH = 32
 
 
 @dataclass(frozen=True)
@@ -52,13 +50,18 @@ class Job:
 
 @dataclass(frozen=True)
 class Data:
-    """The samples that are used, those that only judge, and the labelled ones."""
+    """The samples that are used, those that only judge, and the labelled ones.
+
+    Attributes:
+        held_out, evaluation: as many as fill batches, if the model takes only one size of them.
+        batch: that size; None if it takes any.
+    """
 
     used: Calibration | None
     held_out: Calibration | None
     evaluation: Calibration | None
     notes: tuple[str, ...]
-    batch: int
+    batch: int | None
 
     @property
     def samples(self) -> Samples | None:
@@ -75,11 +78,11 @@ class Data:
         """
         shapes = job.rewriting.set_shapes
         inputs = model_inputs(fix_shapes(proto, shapes) if shapes else proto)
-        fixed = {p.dims[0] for p in inputs if p.dims and isinstance(p.dims[0], int)}
-        batch = fixed.pop() if len(fixed) == 1 else BATCH
+        is_sampled = job.calibration is not None or job.evaluation is not None
+        batch = batch_of(inputs) if is_sampled else None
         used = held_out = labelled = None
         if job.calibration is not None:
-            used, held_out = _calibration(job.calibration, job, inputs)
+            used, held_out = _calibration(job.calibration, job, inputs, batch or 1)
         elif job.preprocess is not None:
             raise UsageError("--preprocess says how images become samples, and there are none")
         if job.evaluation is not None:
@@ -89,34 +92,54 @@ class Data:
                     f"'{job.evaluation}' holds no labels, so nothing can be evaluated on it",
                     "add an array 'labels' with one label for each sample",
                 )
+            labelled = _whole(labelled, batch or 1)
         found = [c for c in (used, labelled) if c is not None]
         notes = tuple(note for c in found for note in c.notes if "were asked for" not in note)
         return cls(used, held_out, labelled, notes, batch)
 
 
-def _calibration(path: Path, job: Job, inputs: tuple[Port, ...]) -> tuple[Calibration, Calibration]:
-    """The samples to use, and some more that only judge."""
+def _calibration(
+    path: Path, job: Job, inputs: tuple[Port, ...], batch: int
+) -> tuple[Calibration, Calibration]:
+    """The samples to use, and some more that only judge: whole batches of these."""
     fewest = job.options.fewest_samples
     if job.samples < fewest:
         raise UsageError(
             f"{job.samples} samples are too few: at least {fewest} are needed",
             "ask for more (--samples)",
         )
+    if job.samples < batch:
+        raise UsageError(
+            f"{job.samples} samples are too few: the model takes {batch} at once",
+            f"ask for at least {batch} (--samples)",
+        )
     preprocess = None if job.preprocess is None else Preprocess.parse(job.preprocess)
-    asked = job.samples + max(job.samples // HELD_OUT, 1)
+    asked = job.samples + _batches(job.samples // HELD_OUT, batch)
     loaded = load_calibration(
         path,
         inputs,
         samples=asked,
         seed=job.options.seed,
         preprocess=preprocess,
-        minimum=max(fewest, 2),
+        minimum=max(fewest, 2 * batch),
     )
-    return loaded.split(1 / (HELD_OUT + 1))
+    return loaded.split(_batches(loaded.count / (HELD_OUT + 1), batch) / loaded.count)
 
 
-def whole(samples: Calibration, batch: int) -> Calibration:
-    """As many as fill batches; all where the model takes any number."""
-    if batch == BATCH or samples.count < batch:
-        return samples
+def _batches(samples: float, batch: int) -> int:
+    """About so many samples, as whole batches: one at least."""
+    return max(round(samples / batch), 1) * batch
+
+
+def _whole(samples: Calibration, batch: int) -> Calibration:
+    """As many as fill batches.
+
+    Raises:
+        UsageError: not even one.
+    """
+    if samples.count < batch:
+        raise UsageError(
+            f"'{samples.name}' holds {samples.count} samples, but the model takes {batch} at once",
+            "give more samples",
+        )
     return samples.take(np.arange(samples.count // batch * batch))

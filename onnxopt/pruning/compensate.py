@@ -141,7 +141,6 @@ def compensate(
                 for values, moved in zip(ours.frontier, turns.between, strict=True):
                     values[layer.input] = moved.astype(values[layer.input].dtype)
                 found = turns.done
-                done[first] = replace(done[first], kept=True)
         done[layer] = found
     return list(done.values())
 

@@ -13,8 +13,9 @@ from onnxopt.errors import UsageError
 from onnxopt.evaluation import Metric, evaluate
 from onnxopt.graph import Array
 from onnxopt.pruning.agreement import Agreement, agreement, batch_size
-from onnxopt.pruning.asked import BATCH, Data, whole
+from onnxopt.pruning.asked import Data
 from onnxopt.pruning.outcome import Accuracy
+from onnxopt.pruning.samples import BATCH
 from onnxopt.runtime import Session
 from onnxopt.timing import Timing, side_by_side
 
@@ -48,14 +49,14 @@ class Judge:
         labelled = self.data.evaluation
         assert labelled is not None
         session = Session(model, optimized=True)
-        return evaluate(session.run, whole(labelled, self.data.batch), self.metric, self.data.batch)
+        return evaluate(session.run, labelled, self.metric, self.data.batch or BATCH)
 
     def accuracy(self, model: onnx.ModelProto, metric: str) -> Accuracy | None:
         labelled = self.data.evaluation
         if labelled is None:
             return None
-        count = whole(labelled, self.data.batch).count
-        return Accuracy(metric, self.before, self.score(model), count, labelled.name)
+        after = self.score(model)
+        return Accuracy(metric, self.before, after, labelled.count, labelled.name)
 
     def agreement(self, model: onnx.ModelProto) -> Agreement | None:
         """On the labelled samples or else on those held out; without any, whether it is sound."""
@@ -63,9 +64,8 @@ class Judge:
         if chosen is None:
             agreement(self.original, model, self._feeds(), "drawn inputs")
             return None
-        batch = min(self.data.batch, chosen.count) if self.data.batch == BATCH else self.data.batch
         what = "labelled" if self.data.evaluation else "held-out"
-        batches = whole(chosen, batch).batches(batch)
+        batches = chosen.batches(self.data.batch or BATCH)
         return agreement(self.original, model, batches, f"{what} samples of {chosen.name}")
 
     def timing(self, model: onnx.ModelProto) -> Timing:
@@ -84,5 +84,4 @@ class Judge:
 
             yield from (feed.arrays for feed in draws(self.original, Session(self.original)).feeds)
             return
-        size = 1 if self.data.batch == BATCH else self.data.batch
-        yield from whole(chosen, size).batches(size)
+        yield from chosen.batches(self.data.batch or 1)

@@ -136,12 +136,6 @@ class Moments:
         return self._shown(self.sums["tt"] / self._rows)
 
     @property
-    def variance(self) -> Floats:
-        """The variance of each output, in the shape of T."""
-        mean = self.sums["t"] / self._rows
-        return self._shown(np.maximum(self.sums["tt"] / self._rows - mean**2, 0))
-
-    @property
     def _rows(self) -> int:
         return max(self.count, 1)
 

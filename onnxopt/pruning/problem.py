@@ -8,13 +8,12 @@ from functools import cached_property
 
 import numpy as np
 
-from onnxopt.pruning.moments import Array, Floats, Indices, Moments
+from onnxopt.pruning.moments import Array, Floats, Indices
 from onnxopt.pruning.ridge import (
     FLOOR,
     STRENGTH,
     cholesky,
     damping,
-    errors,
     invert_lower,
     solve,
     solve_lower,
@@ -63,13 +62,6 @@ class Problem:
         assert len(np.unique(named)) == len(named), "units share rows"
         assert not (bias and len(H) - 1 in named), "the bias is in a unit"
         return Problem(H, W, rows, C, T, bias, weight)
-
-    @staticmethod
-    def from_moments(
-        moments: Moments, W: Array, rows: Sequence[Indices], *, weight: float = 1.0
-    ) -> Problem:
-        """With the moments' own targets; W is [k + 1, m], its last row the bias."""
-        return Problem.of(moments.H, W, rows, C=moments.C, T=moments.T, weight=weight)
 
     @cached_property
     def penalised(self) -> Array:
@@ -134,12 +126,10 @@ class Problem:
         )
         return W
 
-    def relative_error(self, W: Floats) -> float:
-        """The squared error of weights [k, m] in all outputs, as a share of their variance."""
-        return float(np.sum(errors(self.H, self.C, self.T, W))) / self.variance
-
     def curve(self, order: Array, strength: float = STRENGTH) -> Floats:
-        """relative_error(weights(order[:n])) for n = 0 ... units, [units + 1], all at once.
+        """What weights(order[:n]) lose for n = 0 ... units, [units + 1], all at once.
+
+        That is the squared error in all outputs, as a share of their variance.
 
         With L the Cholesky factor of H + D whose rows are ordered so that what goes first is
         last, each leading block of L belongs to one n, and so do the leading rows of
@@ -170,18 +160,6 @@ class Order:
     """All units, [units], the least important first."""
     scores: Floats
     """For each unit, by its number, what the criterion makes of it; small goes first."""
-
-
-def channel_rows(units: int | Sequence[Array], taps: int = 1) -> list[Indices]:
-    """The rows of each unit in x ordered channel * taps + tap.
-
-    units: how many channels there are, each a unit; or for each unit the channels that it is.
-    """
-    sets = [np.array([u]) for u in range(units)] if isinstance(units, int) else units
-    return [
-        (np.asarray(s, np.int64)[:, None] * taps + np.arange(taps)).reshape(-1).astype(np.int64)
-        for s in sets
-    ]
 
 
 def curve(problems: Sequence[Problem], order: Array, strength: float = STRENGTH) -> Floats:

@@ -15,6 +15,7 @@ from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.options import PruneOptions, Strategy
@@ -22,6 +23,7 @@ from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
+from onnxopt.pruning.scales import Scales, find_scales, with_batchnorms
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
@@ -93,6 +95,7 @@ class Pruner:
     ) -> None:
         self.options, self.tell = options, tell
         self.has_samples = calibration is not None
+        self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = _of_the_result(rewriting)
         self.base = with_biases(without_zero_states(self.lossless.model))
@@ -104,6 +107,13 @@ class Pruner:
     def _first_notes(self) -> Iterator[str]:
         if not self.has_samples:
             yield NO_SAMPLES
+        elif len(self.batches) == 1 and self.options.compensation != "none":
+            size = len(next(iter(self.batches[0].values())))
+            yield (
+                f"the samples fill only one batch of the {size} that the model takes at once, so "
+                "refits are judged by the very samples that they are fitted to: give more samples, "
+                "or a model with a free or smaller batch size"
+            )
         before = self.lossless.report.before
         if self.original.macs != before.macs:
             yield (
@@ -115,8 +125,12 @@ class Pruner:
     def analysis(self) -> Analysis:
         """The groups of the model as it is."""
         return analyse(
-            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell
-        )
+            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
+            scales=self._scales,
+        )  # fmt: skip
+
+    def _scales(self, channels: Channels) -> Scales:
+        return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
 
     def at(self, budget: Budget) -> Pruned:
         """The model at this budget."""
@@ -150,7 +164,7 @@ class Pruner:
             groups=analysis.views(mode),
             declined=analysis.channels.declined,
             widths=widths,
-            notes=tuple(self._notes),
+            notes=(*self._notes, *analysis.notes),
         )
 
     def _target(self, budget: Budget) -> float:
@@ -172,7 +186,7 @@ class Pruner:
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost, grid = cost_of(rewritten.model), rounds.done[-1].multiple_of
-        notes = list(self._notes)
+        notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
         if any(choice.removed for done in rounds.done for choice in done.groups):
             notes += _misses(cost, self.original, budget, grid)
         else:

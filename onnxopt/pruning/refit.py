@@ -43,6 +43,8 @@ class Refit:
         before, after: squared error on samples that took no part, as a share of the target's
             variance.
         kept: the refit was kept, since it was better.
+
+    Refits in turns are told of the second layer alone: the first one's own error means little then.
     """
 
     layer: str

@@ -22,8 +22,8 @@ class GroupView:
         units: how many channels there are.
         members: nodes whose weights change with it.
         share: what the layers that make it cost, as a share of the model's cost.
-        lost: expected damage, as a share of the outputs' variance (without samples: of the
-            weights), when so many units are gone [units + 1].
+        lost: expected damage, as a share of the outputs' variance (without samples: weights that
+            are gone by those that are left), when so many units are gone [units + 1].
         changed: why a cut is only approximate; "" if it is exact.
         measured: `lost` is from samples; else it is a guess from the weights alone.
     """

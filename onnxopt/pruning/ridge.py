@@ -9,11 +9,9 @@ networks" (ICCV 2017), section 3.1, for the reconstruction; the pull towards W0 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-
 import numpy as np
 
-from onnxopt.pruning.moments import Array, Floats, Indices
+from onnxopt.pruning.moments import Array, Floats
 
 STRENGTH = 1e-3
 """Strength of the pull towards the old weights, relative to the mean of H's diagonal."""
@@ -117,111 +115,3 @@ def invert_lower(L: Floats) -> Floats:
         block = np.concatenate([rest, np.eye(stop - start)], axis=1)
         X[start:stop, :stop] = np.tril(np.linalg.solve(L[start:stop, start:stop], block), start)
     return X
-
-
-def solve_depthwise(
-    H: Floats, C: Floats, W0: Floats, *, strength: float = STRENGTH, bias: bool = True
-) -> Floats:
-    """The same for each group alone: H [g, k, k], C, W0 and the result [g, k, m].
-
-    bias: the last of the k rows is the bias and not penalised. The scale is each group's own.
-    """
-    k = H.shape[-1]
-    penalised = np.arange(k) < k - 1 if bias else np.ones(k, np.bool_)
-    W0 = np.asarray(W0, np.float64)
-    pull = [damping(np.diagonal(h), strength=strength, penalised=penalised) for h in H]
-    A = H + np.reshape(pull, (len(H), k, 1)) * np.eye(k)
-    rest = C - H @ W0
-    try:
-        np.linalg.cholesky(A)  # only to know that all are positive definite
-        return W0 + np.linalg.solve(A, rest)
-    except np.linalg.LinAlgError:
-        return W0 + np.stack([solve_positive(a, r) for a, r in zip(A, rest, strict=True)])
-
-
-def solve_cg(
-    H: Floats | Callable[[Floats], Floats],
-    C: Floats,
-    W0: Floats,
-    *,
-    diagonal: Floats | None = None,
-    blocks: Sequence[Indices] | None = None,
-    strength: float = STRENGTH,
-    penalised: Array | None = None,
-    tolerance: float = 1e-6,
-    iterations: int = 200,
-) -> Floats:
-    """The same as `solve`, by conjugate gradients from W0: for k where k^3 is too much.
-
-    H: the matrix, or a function from P [k, m] to H P (say x'(x P) / rows), and then with H's
-    `diagonal` [k]. All columns go together, each with its own steps, so that the work is in matrix
-    products. blocks: sets of rows (those of a tap, or of a channel) whose blocks of H precondition;
-    the diagonal if None. Ends where each residual is below tolerance times the first; stopping
-    earlier, at `iterations`, leaves W nearer to W0, and never worse than W0.
-    """
-    product = H if callable(H) else lambda P: np.asarray(H @ P)
-    if diagonal is None:
-        assert not callable(H), "a function for H needs its diagonal"
-        diagonal = np.diagonal(H)
-    D = damping(diagonal, strength=strength, penalised=penalised)[:, None]
-    precondition = _preconditioner(H, diagonal[:, None] + D, D, blocks)
-    W = np.array(W0, np.float64)
-    R = C - product(W)
-    Z = precondition(R)
-    P, rz = Z, np.sum(R * Z, axis=0)
-    goal = tolerance**2 * rz
-    for _ in range(iterations):
-        active = (rz > goal) & (rz > 0)
-        if not active.any():
-            break
-        HP = product(P) + D * P
-        curvature = np.sum(P * HP, axis=0)
-        active &= curvature > 0
-        step = np.where(active, rz, 0) / np.where(active, curvature, 1)
-        W += step * P
-        R -= step * HP
-        Z = precondition(R)
-        rz, before = np.sum(R * Z, axis=0), rz
-        P = np.where(active, Z + P * (rz / np.where(before > 0, before, 1)), 0)
-    return W
-
-
-def _preconditioner(
-    H: Floats | Callable[[Floats], Floats],
-    diagonal: Floats,
-    D: Floats,
-    blocks: Sequence[Indices] | None,
-) -> Callable[[Floats], Floats]:
-    """Multiplies by the inverse of H + D's diagonal, or of its blocks."""
-    inverse = 1 / np.where(diagonal > 0, diagonal, 1)
-    if blocks is None:
-        return lambda R: inverse * R
-    assert not callable(H), "blocks of H need the matrix"
-    solvers = []
-    for rows in blocks:
-        block = H[np.ix_(rows, rows)] + np.diag(D[rows, 0] + FLOOR * diagonal[rows, 0])
-        solvers.append((rows, solve_positive(block, np.eye(len(rows)))))
-
-    def apply(R: Floats) -> Floats:
-        Z = inverse * R
-        for rows, solver in solvers:
-            Z[rows] = solver @ R[rows]
-        return Z
-
-    return apply
-
-
-def errors(H: Floats, C: Floats, T: Floats, W: Floats) -> Floats:
-    """E (w'x - t)^2 of each output, [m], in the square of the outputs' unit."""
-    W = np.asarray(W, np.float64)
-    return np.asarray(np.maximum(np.sum(W * (H @ W - 2 * C), axis=0) + T, 0))
-
-
-def error(H: Floats, C: Floats, T: Floats, W: Floats) -> float:
-    """The mean squared error, over all outputs."""
-    return float(np.mean(errors(H, C, T, W))) if len(T) else 0.0
-
-
-def restrict(H: Floats, C: Floats, W: Floats, keep: Array) -> tuple[Floats, Floats, Floats]:
-    """H, C and W of the rows `keep` alone, indices into k; keep the bias by naming it."""
-    return H[np.ix_(keep, keep)], C[keep], W[keep]

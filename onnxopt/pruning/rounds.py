@@ -23,6 +23,7 @@ from onnxopt.pruning.proof import Proof, prove
 from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.results import GroupChoice, GroupView, Round
 from onnxopt.pruning.samples import Batch
+from onnxopt.pruning.scales import Scales
 
 
 @dataclass
@@ -51,9 +52,10 @@ class Rounds:
         """One round that ends at this cost."""
         analysis = self.first
         if analysis is None or self.done:
+            scales = {} if analysis is None else self._left_of(analysis.scales)
             analysis = analyse(
                 self.pruned, self.batches, self.options,
-                has_samples=self.has_samples, tell=self.tell,
+                has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
             )  # fmt: skip
         self.tell("choosing widths", 0.0)
         choice = choose(analysis, mode, target, self.options, self._least)
@@ -163,6 +165,13 @@ class Rounds:
                 both = before.copy()
                 both[np.flatnonzero(before)] = mask
                 self._kept[key] = both
+
+    def _left_of(self, scales: Scales) -> Scales:
+        """The scales of the channels that are left."""
+        return {
+            key: found[self._kept[key]] if key in self._kept else found
+            for key, found in scales.items()
+        }
 
     def _compensate(self) -> list[Refit]:
         if not self.has_samples or self.options.compensation == "none":

@@ -12,11 +12,13 @@ from onnxopt.calibration import Calibration
 from onnxopt.graph import Array
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Indices
-from onnxopt.signature import Port
+from onnxopt.signature import Port, batch_of
 
 Batch = Mapping[str, Array]
 
 BATCH = 32
+"""Samples that run at once, where the model takes any number."""
+
 HELD_OUT = 5
 """One batch in so many judges refits and does not take part in them."""
 
@@ -26,10 +28,7 @@ ROWS = 24_576
 
 def batches_of(calibration: Calibration, inputs: Sequence[Port]) -> list[Batch]:
     """The samples in whole batches; in the one size that the model takes, if it takes only one."""
-    fixed = {p.dims[0] for p in inputs if p.dims and isinstance(p.dims[0], int)}
-    size = max(min(BATCH, calibration.count // (2 * HELD_OUT)), 1)
-    if len(fixed) == 1:
-        (size,) = fixed
+    size = batch_of(inputs) or max(min(BATCH, calibration.count // (2 * HELD_OUT)), 1)
     whole = calibration.count // size * size
     return list(calibration.take(np.arange(whole)).batches(size)) if whole else []
 

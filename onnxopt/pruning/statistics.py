@@ -17,6 +17,7 @@ from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
 from onnxopt.pruning.recurrent import GATES
 from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
+from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.pruning.tracker import Role
@@ -33,13 +34,18 @@ SENSITIVITY_CUTS = (0.5, 0.75)
 """Shares of a group that are cut to see what that does to the outputs."""
 
 
+NOTHING_LEFT = 1e-3
+"""Share of the weights that counts as left where all are gone."""
+
+
 @dataclass(frozen=True)
 class Ranking:
     """One group, ready for the budget.
 
     Attributes:
         order: numbers of the units, the least important first.
-        curve: [units + 1] relative error of the readers when that many are gone, after refits.
+        curve: [units + 1] relative error of the readers when that many are gone, after refits;
+            the sum over the readers.
         trials: for each of SENSITIVITY_CUTS the units that are gone and the refitted weights.
         measured: the curve is from samples; else it is a guess from the weights alone.
         readers: how many layers contract the channels.
@@ -129,13 +135,18 @@ def rank(
     batches: Sequence[Batch],
     criterion: Criterion = "obs",
     seed: int = 0,
+    scales: Scales | None = None,
 ) -> list[Ranking]:
-    """Order and error curve of each group."""
+    """Order and error curve of each group.
+
+    Args:
+        scales: for bn-scale; groups that have none go by the size of their weights.
+    """
     found = [readers(group, layers, channels) for group in groups]
     wanted = dict.fromkeys(reader.layer for some in found for reader in some)
     moments = _moments(proto, channels, list(wanted), batches)
     return [
-        _ranking(channels, group, some, moments, criterion, seed)
+        _ranking(channels, group, some, moments, criterion, seed, scales or {})
         for group, some in zip(groups, found, strict=True)
     ]
 
@@ -220,17 +231,20 @@ def _ranking(
     moments: Mapping[Layer, Moments],
     criterion: Criterion,
     seed: int,
+    scales: Scales,
 ) -> Ranking:
     problems = list(_problems(channels, some, moments))
     producers = producer_weights(channels, group)
+    own = scales_of(scales, channels, group)
+    if criterion == "bn-scale" and own is None:
+        criterion = "l2"
     if not problems:
         kind: Criterion = "l2" if criterion in ("obs", "admm") else criterion
-        chosen = order(kind, producers, units=len(group.units), seed=seed)
+        chosen = order(kind, producers, scales=own, units=len(group.units), seed=seed)
         size = np.square(order("l2", producers, units=len(group.units)).scores)[chosen.units]
-        lost = np.concatenate([[0.0], np.cumsum(size)]) / max(float(size.sum()), 1e-30)
-        return Ranking(chosen.units, lost, (), False)
+        return Ranking(chosen.units, guess(size) * max(len(group.consumers), 1), (), False)
     alone = [problem for _, _, problem in problems]
-    chosen = order(criterion, producers, alone, units=len(group.units), seed=seed)
+    chosen = order(criterion, producers, alone, scales=own, units=len(group.units), seed=seed)
     trials = tuple(_trial(channels, problems, chosen.units, share) for share in SENSITIVITY_CUTS)
     lost = curve(alone, chosen.units)
     return Ranking(chosen.units, lost, trials, True, _readers_after(group))
@@ -240,6 +254,22 @@ def _readers_after(group: ChannelGroup) -> int:
     """How many layers contract the channels, besides a recurrent node that makes them."""
     makers = {role.node for role in group.producers if role.node.op in GATES}
     return max(sum(role.node not in makers for role in group.consumers), 1)
+
+
+def guess(sizes: Array) -> Array:
+    """A curve from weights alone: what is gone of them by what is left, as noise by signal.
+
+    The share that is gone would rise evenly, and put a whole cut into the cheapest group.
+
+    Args:
+        sizes: squared norms of the weights that make each unit, in the order in which they go.
+
+    Returns:
+        [units + 1], 0 at first, for each layer that reads the units.
+    """
+    total = max(float(sizes.sum()), 1e-30)
+    gone = np.concatenate([[0.0], np.cumsum(sizes)]) / total
+    return np.asarray(gone / (1 - gone + NOTHING_LEFT))
 
 
 def _trial(

@@ -177,7 +177,7 @@ def preview_notes(found: Preview) -> Iterator[str]:
             if guessed == 1
             else f"{guessed} groups are judged by their"
         )
-        yield f"{whose} weights alone: what is lost is a share of these"
+        yield f"{whose} weights alone: what is gone by what is left"
     for group in found.groups:
         if not group.exact:
             yield f"approximate: {group.name}: {group.changed}"

@@ -12,7 +12,7 @@ import numpy as np
 from onnxopt.arrays import by_input, fits, read_arrays, sample_count, shape_text
 from onnxopt.errors import UsageError
 from onnxopt.runtime import Session
-from onnxopt.signature import Array, Port
+from onnxopt.signature import Array, Port, batch_of
 
 MOST_SAMPLES = 16
 MOST_FILES = 16
@@ -96,8 +96,7 @@ def _cut(arrays: dict[str, Array], session: Session, label: str) -> Iterator[dic
     """Batches of the model's own batch size; of one sample where that is open."""
     count = sample_count(arrays, label)
     ports = {port.name: port for port in (*session.inputs, *session.overridable)}
-    fixed = {port.dims[0] for port in session.inputs if port.dims and isinstance(port.dims[0], int)}
-    size = max(fixed) if fixed else 1
+    size = batch_of(session.inputs) or 1
     total = min(count, max(MOST_SAMPLES, size))
     for name, array in arrays.items():
         dims = ports[name].dims

@@ -23,8 +23,9 @@ from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
-from onnxopt.pruning.scales import Scales, find_scales, with_batchnorms
+from onnxopt.pruning.scales import BATCHNORM, Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
+from onnxopt.rewriting.rulebook import load_rules
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
 
@@ -130,7 +131,7 @@ class Pruner:
         )  # fmt: skip
 
     def _scales(self, channels: Channels) -> Scales:
-        return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
+        return find_scales(channels, _with_batchnorms(*self._source), self.batches[0])
 
     def at(self, budget: Budget) -> Pruned:
         """The model at this budget."""
@@ -237,3 +238,14 @@ def _batches(proto: onnx.ModelProto, calibration: Calibration | None) -> Sequenc
             "give more samples",
         )
     return batches
+
+
+def _with_batchnorms(proto: onnx.ModelProto, rewriting: Options) -> onnx.ModelProto:
+    """The model rewritten as for pruning, but by no rule that touches a BatchNormalization."""
+    rules = [
+        rule.name
+        for rule in load_rules(rewriting.rules_dirs)
+        if any(node.op_type == BATCHNORM for p in rule.patterns for node in p.makers.values())
+    ]
+    options = replace(rewriting, skip=(*rewriting.skip, *rules), verify=False)
+    return optimize(proto, options).model

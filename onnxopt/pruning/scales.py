@@ -9,34 +9,20 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
 from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
 
 from onnxopt.graph import Array, Constant, Node
-from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.atoms import Axis
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.tracker import is_labelled
-from onnxopt.rewriting.rulebook import load_rules
 
 Scales: TypeAlias = Mapping[tuple[str, int], Array]
 """For axes of weights, by name and number, the scale of each index; NaN where there is none."""
 
 BATCHNORM = "BatchNormalization"
-
-
-def with_batchnorms(proto: onnx.ModelProto, rewriting: Options) -> onnx.ModelProto:
-    """The model rewritten as for pruning, but by no rule that touches a BatchNormalization."""
-    rules = [
-        rule.name
-        for rule in load_rules(rewriting.rules_dirs)
-        if any(node.op_type == BATCHNORM for p in rule.patterns for node in p.makers.values())
-    ]
-    options = replace(rewriting, skip=(*rewriting.skip, *rules), verify=False)
-    return optimize(proto, options).model
 
 
 def find_scales(
@@ -49,7 +35,7 @@ def find_scales(
 
     Args:
         channels: of the rewritten model.
-        unfolded: the same as `with_batchnorms` gives it.
+        unfolded: the same model, rewritten alike but for its BatchNormalizations.
         feeds: inputs of the model.
     """
     before = Channels(unfolded, feeds)

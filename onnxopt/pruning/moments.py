@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -125,17 +125,6 @@ class Moments:
 
     def _shown(self, value: Floats) -> Floats:
         return value[0] if self.groups == 1 else value
-
-    def to_arrays(self) -> dict[str, Array]:
-        """Everything as arrays, for numpy.savez."""
-        size = np.array([self.k, self.m, self.groups, self.count], np.int64)
-        return {"size": size, **self.sums}
-
-    @staticmethod
-    def from_arrays(arrays: Mapping[str, Array]) -> Moments:
-        """What to_arrays gave; a lazy .npz will do."""
-        k, m, groups, count = (int(n) for n in arrays["size"])
-        return Moments(k, m, groups, count, {name: np.array(arrays[name]) for name in _FIELDS})
 
 
 def output_spatial(

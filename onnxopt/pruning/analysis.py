@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ import onnx
 from onnxopt.cost import Cost
 from onnxopt.errors import UsageError
 from onnxopt.graph import Array
+from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
 from onnxopt.pruning.layers import find_layers
@@ -83,12 +84,15 @@ def analyse(
     *,
     has_samples: bool,
     tell: Tell,
+    workers: int = 1,
+    cache: Cache = NO_CACHE,
 ) -> Analysis:
     """Find the groups and measure them.
 
     Args:
         batches: samples; without any, drawn inputs with which the model runs.
         has_samples: the batches are samples.
+        workers: how many pieces of work are under way at once.
 
     Raises:
         UsageError: there is nothing to cut, or the criterion cannot be applied.
@@ -97,13 +101,17 @@ def analyse(
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups:
         raise UsageError("no channels of this model can be removed", why_not(channels))
-    rankings = _rankings(channels, batches if has_samples else (), options, tell)
+    rankings = _rankings(channels, batches if has_samples else (), options, tell, workers, cache)
     lost = [ranking.curve for ranking in rankings]
     if has_samples and options.strategy == "damage":
-        tell("measuring sensitivity", 0.0)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        lost = damages(copy, rankings, batches)
+        lost = damages(
+            proto,
+            rankings,
+            batches,
+            workers=workers,
+            saved=cache.pieces("sensitivities", *_key(channels, options)),
+            tell=lambda done: tell("measuring sensitivity", done),
+        )
     return Analysis(proto, channels, tuple(rankings), tuple(map(_finite, lost)))
 
 
@@ -114,19 +122,42 @@ def _finite(lost: Array) -> Array:
     return np.nan_to_num(np.asarray(lost, np.float64), nan=worst, posinf=worst, neginf=0.0)
 
 
+def _key(channels: Channels, options: PruneOptions) -> tuple[Any, ...]:
+    """What rankings depend on, beside the samples."""
+    return channels.proto, options.criterion, options.seed, options.ignore
+
+
 def _rankings(
-    channels: Channels, batches: Sequence[Batch], options: PruneOptions, tell: Tell
+    channels: Channels,
+    batches: Sequence[Batch],
+    options: PruneOptions,
+    tell: Tell,
+    workers: int,
+    cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
     layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:
-        tell("looking at samples", len(found) / len(groups))
         some = [groups[i] for i in part]
+
+        def told(stage: str, done: float, before: int = len(found), own: int = len(part)) -> None:
+            tell(stage, (before + done * own) / len(groups))
+
+        told("looking at samples", 0.0)
         try:
             ranked = rank(
-                channels.proto, channels, some, layers, batches, options.criterion, options.seed
+                channels.proto,
+                channels,
+                some,
+                layers,
+                batches,
+                options.criterion,
+                options.seed,
+                workers=workers,
+                saved=cache.pieces("rankings", *_key(channels, options), part),
+                tell=told,
             )
         except ValueError as error:
             fix = "check that the calibration samples are normalised as in training"

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import onnx
 
@@ -14,6 +16,7 @@ from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.options import PruneOptions, Strategy
@@ -21,6 +24,7 @@ from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
+from onnxopt.pruning.workers import DEFAULT_WORKERS
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
 
@@ -53,6 +57,8 @@ def prune(
     calibration: Calibration | None = None,
     options: PruneOptions = PruneOptions(),
     *,
+    workers: int = DEFAULT_WORKERS,
+    cache: Path | None = None,
     tell: Tell = lambda stage, done: None,
 ) -> Pruned:
     """Remove channels until the model costs what the budget says, and refit what stays.
@@ -61,13 +67,19 @@ def prune(
         proto: the model; it is not changed.
         calibration: unlabelled samples; without them channels go by their weights alone and
             nothing is refitted.
+        workers: pieces of work that are under way at once, each in its thread; the result is the
+            same to the byte however many they are.
+        cache: a folder that keeps finished pieces, for when this is interrupted or repeated.
 
     Raises:
-        UsageError: the budget cannot be met, or the options make no sense.
+        UsageError: the budget cannot be met, the options make no sense, or the cache cannot be
+            written to.
         BadModelError, UnverifiableError: the model is not valid, or does not run here.
         CheckError: a cut that should be exact is not: a bug of ours. Nothing is returned.
     """
-    return Pruner(proto, calibration, options, tell=tell).at(budget)
+    pruner = Pruner(proto, calibration, options, workers=workers, cache=cache, tell=tell)
+    pruned = pruner.at(budget)
+    return replace(pruned, notes=(*pruned.notes, *pruner.cache.notes()))
 
 
 class Pruner:
@@ -75,6 +87,7 @@ class Pruner:
 
     Args:
         rewriting: how the model is rewritten, without loss, before it is pruned.
+        workers, cache: as of `prune`.
 
     Raises:
         UsageError, BadModelError, UnverifiableError, CheckError: as of `prune`.
@@ -87,10 +100,15 @@ class Pruner:
         options: PruneOptions = PruneOptions(),
         *,
         rewriting: Options = Options(),
+        workers: int = DEFAULT_WORKERS,
+        cache: Path | None = None,
         tell: Tell = lambda stage, done: None,
     ) -> None:
-        self.options, self.tell = options, tell
+        if workers < 1:
+            raise UsageError(f"{workers} workers are too few", "give at least 1")
+        self.options, self.tell, self.workers = options, tell, workers
         self.has_samples = calibration is not None
+        self.cache = Cache(cache, calibration.digest if cache and calibration else "")
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = Options(verify=rewriting.verify)
         self.base = with_biases(self.lossless.model)
@@ -113,7 +131,13 @@ class Pruner:
     def analysis(self) -> Analysis:
         """The groups of the model as it is."""
         return analyse(
-            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell
+            self.base,
+            self.batches,
+            self.options,
+            has_samples=self.has_samples,
+            tell=self.tell,
+            workers=self.workers,
+            cache=self.cache,
         )
 
     def at(self, budget: Budget) -> Pruned:
@@ -165,7 +189,10 @@ class Pruner:
         return target
 
     def _rounds(self, first: Analysis | None) -> Rounds:
-        return Rounds(self.base, self.options, self.batches, self.has_samples, self.tell, first)
+        return Rounds(
+            self.base, self.options, self.batches, self.has_samples, self.tell, first,
+            self.workers, self.cache,
+        )  # fmt: skip
 
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)

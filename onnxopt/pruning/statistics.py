@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 
 from onnxopt.graph import Array
 from onnxopt.parts import parts
+from onnxopt.pruning.cache import NOWHERE, Pieces
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layers import Layer
@@ -18,6 +19,7 @@ from onnxopt.pruning.problem import Problem, curve
 from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
+from onnxopt.pruning.workers import in_order
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
 
@@ -26,6 +28,10 @@ WIDEST_ROWS = 2600
 
 LARGEST_MOMENTS_BYTES = 256 * 2**20
 LARGEST_SHOWN_BYTES = 256 * 2**20
+"""What is looked at together: by each worker, and the moments once more for their sum."""
+
+SHARES = 16
+"""Into so many shares samples are divided, each summed alone, by however many workers."""
 
 SENSITIVITY_CUTS = (0.5, 0.75)
 """Shares of a group that are cut to see what that does to the outputs."""
@@ -113,42 +119,91 @@ def rank(
     batches: Sequence[Batch],
     criterion: Criterion = "obs",
     seed: int = 0,
+    *,
+    workers: int = 1,
+    saved: Pieces = NOWHERE,
+    tell: Callable[[str, float], None] = lambda stage, done: None,
 ) -> list[Ranking]:
-    """Order and error curve of each group."""
-    found = [readers(group, layers, channels) for group in groups]
-    wanted = {reader.layer.node: reader.layer for some in found for reader in some}
-    moments = _moments(proto, channels, list(wanted.values()), batches)
-    return [
-        _ranking(channels, group, some, moments, criterion, seed)
-        for group, some in zip(groups, found, strict=True)
-    ]
+    """Order and error curve of each group.
+
+    Args:
+        saved: where rankings are kept.
+        tell: is told what is being done and how much of it is done, 0 to 1.
+    """
+    kept = {i: saved.get(f"{i:04d}") for i in range(len(groups))}
+    ranked = {i: Ranking(**piece) for i, piece in kept.items() if piece is not None}
+    missing = [i for i in kept if i not in ranked]
+    if missing:
+        found = [readers(group, layers, channels) for group in groups]
+        # Also for those that are kept: what a session shows is in the last bits.
+        wanted = {reader.layer.node: reader.layer for some in found for reader in some}
+        moments = _moments(proto, channels, list(wanted.values()), batches, workers, tell)
+
+        def ranking(number: int) -> Ranking:
+            return _ranking(channels, groups[number], found[number], moments, criterion, seed)
+
+        for number, made in zip(missing, in_order(ranking, missing, workers), strict=True):
+            saved.put(f"{number:04d}", vars(made))
+            ranked[number] = made
+            tell("ordering channels", len(ranked) / len(groups))
+    return [ranked[i] for i in range(len(groups))]
 
 
 def _moments(
-    proto: onnx.ModelProto, channels: Channels, layers: Sequence[Layer], batches: Sequence[Batch]
+    proto: onnx.ModelProto,
+    channels: Channels,
+    layers: Sequence[Layer],
+    batches: Sequence[Batch],
+    workers: int = 1,
+    tell: Callable[[str, float], None] = lambda stage, done: None,
 ) -> dict[str, Moments]:
     """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
     total: dict[str, Moments] = {}
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    for part in _shown_together(layers, channels):
+    step = -(-len(batches) // SHARES)
+    shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
+    together = list(_shown_together(layers, channels))
+    for place, part in enumerate(together):
         names = list(dict.fromkeys(layer.input for layer in part))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
-        session = Session(submodel(proto, shown), optimized=True) if shown else None
-        for number, batch in enumerate(batches):
+        session = Session(submodel(proto, shown), optimized=True, threads=1) if shown else None
+        look = _Look(part, session, channels, batches, samples)
+        for done, summed in enumerate(in_order(look.moments, shares, workers), 1):
+            for node, moments in summed.items():
+                total[node] = total[node].merge(moments) if node in total else moments
+            tell("looking at samples", (place + done / len(shares)) / len(together))
+    return total
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Layers whose inputs are looked at together."""
+
+    layers: Sequence[Layer]
+    session: Session | None
+    channels: Channels
+    batches: Sequence[Batch]
+    samples: int
+
+    def moments(self, numbers: Iterable[int]) -> dict[str, Moments]:
+        """Those of some batches."""
+        total: dict[str, Moments] = {}
+        for number in numbers:
+            batch = self.batches[number]
             values: dict[str, Array] = dict(batch)
-            if session is not None:
-                fed = {port.name for port in session.inputs}
-                values.update(session.run({n: v for n, v in batch.items() if n in fed}))
-            for layer in part:
-                rows = _rows(layer, channels, values[layer.input], samples, number)
-                groups, (k, _), wide = _shape(layer, channels)
+            if self.session is not None:
+                fed = {port.name for port in self.session.inputs}
+                values.update(self.session.run({n: v for n, v in batch.items() if n in fed}))
+            for layer in self.layers:
+                rows = _rows(layer, self.channels, values[layer.input], self.samples, number)
+                groups, (k, _), wide = _shape(layer, self.channels)
                 if wide:
                     k //= layer.taps
                     rows = rows.reshape(len(rows), -1, layer.taps)[:, :, layer.taps // 2]
                 entry = total.setdefault(layer.node, Moments(k, 0, groups))
                 entry.add(rows, np.zeros((len(rows), 0), np.float32))
-    return total
+        return total
 
 
 def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) -> Array:

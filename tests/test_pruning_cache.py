@@ -27,7 +27,7 @@ from onnxopt.pruning import cache as cache_module
 from onnxopt.pruning import job
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.prune import Budget, Pruned, prune
+from onnxopt.pruning.prune import Budget, Pruned, Pruner, prune
 from onnxopt.signature import model_inputs
 
 MODELS = REPOSITORY / "models"
@@ -246,6 +246,29 @@ def test_from_any_part_of_the_cache_comes_the_same_model(
         assert files(tmp_path) == kept
 
 
+def test_what_is_known_of_groups_comes_back_to_the_bit_from_any_part_of_the_cache(
+    tmp_path: Path,
+) -> None:
+    proto = blocks()
+
+    def known(**given: Any) -> list[bytes]:
+        analysis = Pruner(proto, samples_of(proto), cache=tmp_path, **given).analysis
+        found = [array.tobytes() for array in analysis.lost]
+        for ranking in analysis.rankings:
+            found += [ranking.order.tobytes(), ranking.curve.tobytes()]
+            found += [array.tobytes() for trial in ranking.trials for array in trial.values()]
+        return found
+
+    expected = known()
+    kept = files(tmp_path)
+    assert len(kept) == 4  # two groups, each with its order and its sensitivity
+    for file in kept:
+        file.unlink()
+        assert known(workers=2) == expected
+        assert files(tmp_path) == kept
+    assert known() == expected
+
+
 def test_refits_go_on_from_any_layer_to_the_same_weights(tmp_path: Path) -> None:
     """Also from between two layers that are refitted in turns."""
     expected = pruned(tmp_path).model.SerializeToString()
@@ -263,6 +286,7 @@ def test_other_options_samples_models_and_budgets_never_take_what_is_kept(tmp_pa
     usual = PruneOptions()
     others: Sequence[tuple[PruneOptions, dict[str, Any]]] = [
         (replace(usual, criterion="l1"), {}),
+        (replace(usual, criterion="random"), {}),
         (replace(usual, criterion="random", seed=1), {}),
         (replace(usual, compensation="scale"), {}),
         (replace(usual, max_per_group=0.5), {}),

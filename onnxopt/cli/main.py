@@ -103,6 +103,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="onnxopt", standalone_mode=False)
         sys.stdout.flush()
+        if code == Interrupted.exit_code:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
     except OnnxoptError as error:
         _say(error.what, error.fix)
         return error.exit_code

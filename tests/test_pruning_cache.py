@@ -20,6 +20,7 @@ import pytest
 from cuts import weighted
 from judge import REPOSITORY
 
+import onnxopt
 from onnxopt.calibration import Calibration
 from onnxopt.cli.main import run
 from onnxopt.errors import UsageError
@@ -105,9 +106,6 @@ def test_a_piece_is_for_its_name_its_key_its_samples_and_its_format_alone(
     assert not found("some", model, np.arange(3.0))
     assert not found("some", model, np.arange(3), samples="others")
     monkeypatch.setattr(cache_module, "FORMAT", 2)
-    assert not found("some", model, np.arange(3))
-    monkeypatch.undo()
-    monkeypatch.setattr(cache_module, "versions", lambda: {"onnxopt": "2"})
     assert not found("some", model, np.arange(3))
 
 
@@ -244,6 +242,15 @@ def test_from_any_part_of_the_cache_comes_the_same_model(
         if not share:
             assert note.startswith(f"{len(kept)} of {len(kept)} pieces")
         assert files(tmp_path) == kept
+
+
+def test_another_version_never_takes_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pruned(tmp_path)
+    assert any("came from the cache" in note for note in pruned(tmp_path).notes)
+    monkeypatch.setattr(onnxopt, "__version__", "0.0.1")
+    assert not any("came from the cache" in note for note in pruned(tmp_path).notes)
 
 
 def test_what_is_known_of_groups_comes_back_to_the_bit_from_any_part_of_the_cache(

@@ -22,7 +22,6 @@ import onnx
 from onnxopt.errors import OnnxoptError, UsageError
 from onnxopt.graph import Array
 from onnxopt.model import write_atomically
-from onnxopt.report import versions
 from onnxopt.runtime import DEFAULT_THREADS
 
 FORMAT = 1
@@ -34,14 +33,14 @@ class Cache:
     """The folder, and how much came from it; without a folder nothing is kept.
 
     Args:
-        samples: digest of the samples that all that is kept is from.
+        basis: what all that is kept depends on, as plain data: the samples, the versions.
 
     Raises:
         UsageError: the folder cannot be written to.
     """
 
     folder: Path | None = None
-    samples: str = ""
+    basis: Any = None
     asked: int = 0
     found: int = 0
     damaged: list[str] = field(default_factory=list)
@@ -62,14 +61,14 @@ class Cache:
             ) from None
 
     def pieces(self, kind: str, *key: Any) -> Pieces:
-        """The pieces that a key determines, with the samples and what runs here.
+        """The pieces that a key determines, together with the basis.
 
         Args:
             key: plain data, models and arrays.
         """
         if self.folder is None:
             return NOWHERE
-        known = [FORMAT, versions(), DEFAULT_THREADS, self.samples, kind, key]
+        known = [FORMAT, DEFAULT_THREADS, self.basis, kind, key]
         text = json.dumps(known, sort_keys=True, default=_in_short)
         return Pieces(self, f"{kind}-{hashlib.sha256(text.encode()).hexdigest()[:32]}")
 

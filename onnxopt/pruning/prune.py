@@ -108,11 +108,12 @@ class Pruner:
             raise UsageError(f"{workers} workers are too few", "give at least 1")
         self.options, self.tell, self.workers = options, tell, workers
         self.has_samples = calibration is not None
-        self.cache = Cache(cache, calibration.digest if cache and calibration else "")
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = Options(verify=rewriting.verify)
         self.base = with_biases(self.lossless.model)
         self.batches = _batches(self.base, calibration)
+        samples = calibration.digest if cache and calibration else ""
+        self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
         base = cost_of(self.lossless.model)
         self.original: Cost = reference_cost(self.lossless.report.before, base)
         self._notes = list(self._first_notes())

@@ -160,7 +160,7 @@ def _moments(
     """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
     total: dict[str, Moments] = {}
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    step = -(-len(batches) // SHARES)
+    step = max(-(-len(batches) // SHARES), 1)
     shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
     together = list(_shown_together(layers, channels))
     for place, part in enumerate(together):

@@ -34,6 +34,12 @@ class UsageError(OnnxoptError):
     exit_code = 2
 
 
+class Interrupted(OnnxoptError):
+    """The user interrupted a command (SIGINT). Exit code 130, as shells have it."""
+
+    exit_code = 130
+
+
 class BadModelError(OnnxoptError):
     """The model file is missing, unreadable or not a valid ONNX model. Exit code 3."""
 

@@ -63,11 +63,11 @@ def test_too_little_memory_is_no_traceback(
     assert "error: there is not enough memory" in capsys.readouterr().err
 
 
-def test_an_interrupt_exits_with_130(
+def test_an_interrupt_exits_with_130_and_one_line(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert failing(KeyboardInterrupt(), monkeypatch) == 130
-    assert "Traceback" not in capsys.readouterr().err
+    assert capsys.readouterr() == ("", "error: interrupted\n")
 
 
 @pytest.mark.parametrize(

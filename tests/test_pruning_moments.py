@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from typing import Any
 
 import numpy as np
@@ -134,21 +133,6 @@ def test_moments_of_groups_are_those_of_each_group_alone() -> None:
             np.testing.assert_allclose(
                 getattr(together.group(index), name), expected, rtol=1e-5, atol=1e-6
             )
-
-
-def test_moments_come_back_from_a_file() -> None:
-    x, t = rows_and_targets(4, 50, 5, 2)
-    moments = Moments(5, 2)
-    moments.add(x, t)
-    file = io.BytesIO()
-    arrays: dict[str, Any] = {**moments.to_arrays()}
-    np.savez(file, **arrays)
-    file.seek(0)
-    with np.load(file) as stored:
-        again = Moments.from_arrays(stored)
-    assert again.count == 50
-    for name in ("H", "C", "T"):
-        np.testing.assert_array_equal(getattr(again, name), getattr(moments, name))
 
 
 def test_values_too_large_for_float32_are_summed_and_infinite_ones_refused() -> None:

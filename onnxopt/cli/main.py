@@ -17,7 +17,7 @@ from onnxopt.cli.inspect import inspect
 from onnxopt.cli.optimize import optimize
 from onnxopt.cli.prune import prune
 from onnxopt.cli.rules import rules
-from onnxopt.errors import OnnxoptError
+from onnxopt.errors import Interrupted, OnnxoptError
 
 HELP = """Make ONNX models smaller and faster, and prove that they still do the same.
 
@@ -33,8 +33,6 @@ HELP = """Make ONNX models smaller and faster, and prove that they still do the 
 Exit codes: 0 fine; 1 a check or verification failed, nothing was written;
 2 usage; 3 bad model; 4 the model cannot be verified here.
 """
-
-INTERRUPTED = 130
 
 SMALLEST_LIMIT_BYTES = 8 * 2**30
 SHARE_OF_MEMORY = 0.8
@@ -77,7 +75,10 @@ _onnxopt.__doc__ = HELP
 def main() -> None:
     """Entry point of the script."""
     _limit_memory()
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    if code == Interrupted.exit_code:  # workers may be in the middle of a piece: nobody waits
+        os._exit(code)
+    sys.exit(code)
 
 
 def _limit_memory() -> None:
@@ -102,6 +103,8 @@ def run(arguments: list[str]) -> int:
     try:
         code = app(arguments, prog_name="onnxopt", standalone_mode=False)
         sys.stdout.flush()
+        if code == Interrupted.exit_code:  # what typer makes of a KeyboardInterrupt
+            raise KeyboardInterrupt
     except OnnxoptError as error:
         _say(error.what, error.fix)
         return error.exit_code
@@ -109,7 +112,7 @@ def run(arguments: list[str]) -> int:
         return error.code if isinstance(error.code, int) else 1
     except KeyboardInterrupt:
         _say("interrupted", "")
-        return INTERRUPTED
+        return Interrupted.exit_code
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +12,7 @@ import typer
 
 from onnxopt.cli.options import ExternalDataChoice
 from onnxopt.cli.progress import Bar
-from onnxopt.errors import UsageError
+from onnxopt.errors import Interrupted, UsageError
 
 if TYPE_CHECKING:
     import onnx
@@ -39,7 +41,7 @@ def prune_file(
     from onnxopt.report.pruning_table import declined_lines, pruning_table
     from onnxopt.report.table import console
 
-    with Bar(quiet=quiet) as bar:
+    with _interruptible(job), Bar(quiet=quiet) as bar:
         done = run(proto, job, source=str(place.source), tell=bar)
     done = _written(proto, done, place)
     if json:
@@ -49,6 +51,22 @@ def prune_file(
         screen.print(pruning_table(done.report))
         if verbose:
             screen.print(declined_lines(done.report))
+
+
+@contextmanager
+def _interruptible(job: Job) -> Iterator[None]:
+    """An interrupt ends the command in one line that says how to go on.
+
+    Raises:
+        Interrupted: that happened.
+    """
+    try:
+        yield
+    except KeyboardInterrupt:
+        how = "with --cache DIR an interrupted run goes on where it was"
+        if job.cache is not None:
+            how = "the same command goes on where it was"
+        raise Interrupted("interrupted: no model was written", how) from None
 
 
 def _written(proto: onnx.ModelProto, done: Done, place: Place) -> Done:
@@ -88,7 +106,7 @@ def show_preview(
 
     if place.reports:
         raise UsageError("a dry run prunes nothing, so there is no report", "use --json")
-    with Bar(quiet=quiet) as bar:
+    with _interruptible(job), Bar(quiet=quiet) as bar:
         found = preview(proto, job, bar)
     if json:
         typer.echo(preview_json(str(place.source), found))

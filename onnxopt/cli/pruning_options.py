@@ -139,6 +139,23 @@ class PruningArguments:
         Path | None,
         _option(metavar="PLAN.json", help="Cut what this plan says, to the same bytes."),
     ] = None
+    workers: Annotated[
+        int | None,
+        _option(
+            metavar="N",
+            help="Pieces of work at once, each in a thread that may take 0.5 GB (as many as there "
+            "are cores, at most 4). The result is the same to the byte.",
+        ),
+    ] = None
+    cache: Annotated[
+        Path | None,
+        _option(
+            metavar="DIR",
+            help="Keep finished pieces of work here, so that an interrupted run goes on where it "
+            "was. Takes about four times the model, and once more for each other budget; may be "
+            "deleted at any time.",
+        ),
+    ] = None
 
     @property
     def data(self) -> tuple[Path | None, ...]:
@@ -187,10 +204,13 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
     """
     from onnxopt.pruning.asked import Job
     from onnxopt.pruning.budget import Budget
+    from onnxopt.pruning.cache import Cache
     from onnxopt.pruning.plan import read_plan
+    from onnxopt.pruning.workers import DEFAULT_WORKERS
 
     budgets = [Budget.parse(mode, text) for mode, text in _budgets(given) if text is not None]  # type: ignore[arg-type]
     _check_together(given, rewriting, len(budgets), is_preview=is_preview)
+    Cache(given.cache)  # before any work, since it may not be writable
     return Job(
         budget=budgets[0] if budgets else None,
         mode=budgets[0].mode if budgets else "flops",
@@ -203,6 +223,8 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
         metric="top1" if given.metric is None else given.metric,
         max_drop=given.max_drop,
         plan=None if given.plan is None else read_plan(given.plan),
+        workers=DEFAULT_WORKERS if given.workers is None else given.workers,
+        cache=given.cache,
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -13,6 +13,7 @@ import onnx
 from onnxopt.cost import Cost
 from onnxopt.errors import UsageError
 from onnxopt.graph import Array
+from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
 from onnxopt.pruning.layers import find_layers
@@ -95,6 +96,8 @@ def analyse(
     has_samples: bool,
     tell: Tell,
     scales: Callable[[Channels], Scales] = lambda channels: {},
+    workers: int = 1,
+    cache: Cache = NO_CACHE,
 ) -> Analysis:
     """Find the groups and measure them.
 
@@ -102,6 +105,7 @@ def analyse(
         batches: samples; without any, drawn inputs with which the model runs.
         has_samples: the batches are samples.
         scales: finds what BatchNormalizations multiply the channels with; asked for bn-scale.
+        workers: how many pieces of work are under way at once.
 
     Raises:
         UsageError: there is nothing to cut, or the criterion cannot be applied.
@@ -111,15 +115,21 @@ def analyse(
     if not channels.groups:
         raise UsageError("no channels of this model can be removed", why_not(channels))
     found = scales(channels) if options.criterion == "bn-scale" else {}
-    rankings = _rankings(channels, batches if has_samples else (), options, found, tell)
+    rankings = _rankings(
+        channels, batches if has_samples else (), options, found, tell, workers, cache
+    )
     lost, notes = [ranking.curve for ranking in rankings], list[str]()
     if options.criterion == "bn-scale":
         notes += _without_scales(channels, found)
     if has_samples and options.strategy == "damage":
-        tell("measuring sensitivity", 0.0)
-        copy = onnx.ModelProto()
-        copy.CopyFrom(proto)
-        known = factors(copy, rankings, batches)
+        known = factors(
+            proto,
+            rankings,
+            batches,
+            workers=workers,
+            saved=cache.pieces("sensitivities", *_key(channels, options, found)),
+            tell=lambda done: tell("measuring sensitivity", done),
+        )
         lost = damages(rankings, known)
         if all(f is None for f in known) and any(ranking.trials for ranking in rankings):
             notes.append(UNMEASURED)
@@ -141,25 +151,46 @@ def _finite(lost: Array) -> Array:
     return made
 
 
+def _key(channels: Channels, options: PruneOptions, scales: Scales) -> tuple[Any, ...]:
+    """What rankings depend on, beside the samples."""
+    known = [[*place, found] for place, found in sorted(scales.items())]
+    return channels.proto, options.criterion, options.seed, options.ignore, known
+
+
 def _rankings(
     channels: Channels,
     batches: Sequence[Batch],
     options: PruneOptions,
     scales: Scales,
     tell: Tell,
+    workers: int,
+    cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
     layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:
-        tell("looking at samples", len(found) / len(groups))
         some = [groups[i] for i in part]
+
+        def told(stage: str, done: float, before: int = len(found), own: int = len(part)) -> None:
+            tell(stage, (before + done * own) / len(groups))
+
+        told("looking at samples", 0.0)
         try:
             ranked = rank(
-                channels.proto, channels, some, layers, batches, options.criterion, options.seed,
+                channels.proto,
+                channels,
+                some,
+                layers,
+                batches,
+                options.criterion,
+                options.seed,
                 scales,
-            )  # fmt: skip
+                workers=workers,
+                saved=cache.pieces("rankings", *_key(channels, options, scales), part),
+                tell=told,
+            )
         except ValueError as error:
             fix = "check that the calibration samples are normalised as in training"
             raise UsageError(str(error), fix) from error

@@ -17,6 +17,7 @@ from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.outcome import Samples
 from onnxopt.pruning.plan import Plan
+from onnxopt.pruning.workers import DEFAULT_WORKERS
 from onnxopt.signature import Port, batch_of, model_inputs
 
 HELD_OUT = 8
@@ -33,6 +34,7 @@ class Job:
         samples: calibration samples to use.
         evaluation: file of labelled samples.
         max_drop: how much the metric may fall; in points for those that are fractions.
+        workers, cache: how the work is done; the result does not depend on them.
     """
 
     budget: Budget | None = None
@@ -46,6 +48,8 @@ class Job:
     metric: str = "top1"
     max_drop: float | None = None
     plan: Plan | None = None
+    workers: int = DEFAULT_WORKERS
+    cache: Path | None = None
 
 
 @dataclass(frozen=True)

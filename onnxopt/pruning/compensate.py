@@ -11,14 +11,16 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import onnx
 
 from onnxopt.graph import Array, Graph, Value
+from onnxopt.pruning.cache import NOWHERE, Pieces
 from onnxopt.pruning.inner import Inside
 from onnxopt.pruning.layer import Kept, Layer, Weights
+from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.refit import Looked, Refit, Task, refit
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
@@ -97,6 +99,7 @@ def compensate(
     form: Form = "ridge",
     pairs: Mapping[str, Layer] = MappingProxyType({}),
     tell: Callable[[float], None] = lambda done: None,
+    saved: Pieces = NOWHERE,
 ) -> list[Refit]:
     """Refit the layers of `pruned` in place, in the order in which they run.
 
@@ -106,6 +109,7 @@ def compensate(
         kept: which channels of the original's values are still there.
         pairs: from `find_pairs`.
         tell: is told how much is done, 0 to 1.
+        saved: where the weights of refitted layers are kept.
     """
     ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
@@ -117,32 +121,59 @@ def compensate(
         rest = layers[number:]
         target = next(t for t in after[layer.output] if _is_next(t, rest, ours, theirs))
         theirs.keep = frozenset(t.output for later in rest for t in after[later.output])
+        piece = saved.get(f"{number:04d}")
         if layer.inner:
             if not number or layers[number - 1].node != layer.node:
                 parts = [other for other in rest if other.node == layer.node]
-                done |= _refit_inner(ours, theirs, parts, target, kept, samples, form)
+                if piece is None:
+                    piece = _refit_inner(ours, theirs, parts, target, kept, samples, form)
+                    saved.put(f"{number:04d}", piece)
+                set_weights(pruned, piece["weights"])
+                done |= zip(parts, (Refit(**each) for each in piece["refits"]), strict=True)
             continue
         ours.advance(ours.made[layer.node])
         theirs.advance(theirs.made[target.output] + 1)
         first = pairs.get(layer.node)
-        weights = weights_of(pruned, layer.parameters + (first.parameters if first else ()))
-        task = _task(layer, target, kept, samples, weights, ours.frontier, theirs.frontier)
-        found, new = refit(task, layer.matrix(weights), form)
-        if found.kept:
-            set_weights(pruned, layer.stored(new, weights))
         if layer in firsts:
-            held[layer] = list(task.looked.inputs)
-        inputs = held.pop(first, None) if first else None
-        if first is not None and inputs is not None and found.form == "ridge":
-            turns = in_turns(task, first, inputs, first.matrix(weights), new, found)
-            if turns is not None:
-                set_weights(pruned, first.stored(turns.first, weights))
-                set_weights(pruned, layer.stored(turns.second, weights))
-                for values, moved in zip(ours.frontier, turns.between, strict=True):
-                    values[layer.input] = moved.astype(values[layer.input].dtype)
-                found = turns.done
-        done[layer] = found
+            held[layer] = [values[layer.input] for values in ours.frontier]
+        inputs = held.pop(first) if first in held else None
+        if piece is None:
+            weights = weights_of(pruned, layer.parameters + (first.parameters if first else ()))
+            task = _task(layer, target, kept, samples, weights, ours.frontier, theirs.frontier)
+            piece = _refit_one(task, first, inputs, form)
+            saved.put(f"{number:04d}", piece)
+        set_weights(pruned, piece["weights"])
+        if piece["turned"] and first is not None and inputs is not None:
+            _turn(ours, layer, first, inputs)
+        done[layer] = Refit(**piece["refit"])
     return list(done.values())
+
+
+def _refit_one(
+    task: Task, first: Layer | None, inputs: Sequence[Array] | None, form: Form
+) -> dict[str, Any]:
+    """Refit a layer, in turns with the one before it if there is one.
+
+    Returns:
+        what was done, the changed weights, and whether the first layer's are among them.
+    """
+    layer, weights = task.layer, task.weights
+    done, new = refit(task, layer.matrix(weights), form)
+    changed = layer.stored(new, weights) if done.kept else {}
+    turns = None
+    if first is not None and inputs is not None and done.form == "ridge":
+        turns = in_turns(task, first, inputs, first.matrix(weights), new, done)
+    if first is not None and turns is not None:
+        done = turns.done
+        changed = {**first.stored(turns.first, weights), **layer.stored(turns.second, weights)}
+    return {"refit": vars(done), "weights": changed, "turned": turns is not None}
+
+
+def _turn(ours: Stepper, layer: Layer, first: Layer, inputs: Sequence[Array]) -> None:
+    """What a layer gets now that the one before it, behind a Relu, has other weights."""
+    made = LinearMap(first, first.matrix(weights_of(ours.proto, first.parameters)))
+    for values, x in zip(ours.frontier, inputs, strict=True):
+        values[layer.input] = np.maximum(made.forward(x), 0).astype(values[layer.input].dtype)
 
 
 def _refit_inner(
@@ -153,33 +184,38 @@ def _refit_inner(
     kept: Kept,
     samples: int,
     form: Form,
-) -> dict[Layer, Refit]:
-    """Refit the layers of one operator, whose results stay inside of it, in turns."""
+) -> dict[str, Any]:
+    """Refit the layers of one operator, whose results stay inside of it, in turns.
+
+    Returns:
+        what was done, and the changed weights.
+    """
     for stepper in (ours, theirs):
         stepper.advance(stepper.made[parts[0].node])
     original = weights_of(theirs.proto, parts[0].parameters)
     known = [parts[0].completed(values, original) for values in theirs.frontier]
     inside = [Inside(layer, ours.frontier, known, original, kept) for layer in parts]
+    names = dict.fromkeys(name for layer in parts for name in layer.parameters)
+    weights, changed = weights_of(ours.proto, names), dict[str, Array]()
     done: dict[Layer, Refit] = {}
     for step in range(inside[0].steps):
         is_better = False
         for part in inside:
-            layer, weights = part.layer, weights_of(ours.proto, part.layer.parameters)
-            looked = Looked(
-                layer, part.inputs(weights, step), [t.shape for t in part.targets], samples
-            )
-            none = [np.zeros((), t.dtype) for t in part.targets]
-            judge = part.judge(weights)
-            task = Task(looked, part.targets, none, after.rectified, weights, judge)
+            layer, targets = part.layer, part.targets
+            inputs = part.inputs(weights, step)
+            looked = Looked(layer, inputs, [target.shape for target in targets], samples)
+            none = [np.zeros((), target.dtype) for target in targets]
+            task = Task(looked, targets, none, after.rectified, weights, part.judge(weights))
             found, new = refit(task, layer.matrix(weights), form)
             if found.kept:
-                set_weights(ours.proto, layer.stored(new, weights))
+                changed |= layer.stored(new, weights)
+                weights = {**weights, **changed}
             is_better |= found.kept
             first = done.get(layer, found)
             done[layer] = replace(found, before=first.before, kept=first.kept or found.kept)
         if not is_better:
             break
-    return done
+    return {"refits": [vars(each) for each in done.values()], "weights": changed}
 
 
 def _is_next(target: After, layers: Sequence[Layer], ours: Stepper, theirs: Stepper) -> bool:

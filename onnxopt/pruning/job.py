@@ -39,8 +39,9 @@ class Done:
 def preview(proto: onnx.ModelProto, job: Job, tell: Tell) -> Preview:
     """What could be cut, without cutting it."""
     data = Data.load(proto, job)
-    pruner = Pruner(proto, data.used, job.options, rewriting=job.rewriting, tell=tell)
-    return pruner.preview(job.mode, job.budget)
+    pruner = _pruner(proto, data, job, tell)
+    found = pruner.preview(job.mode, job.budget)
+    return replace(found, notes=(*found.notes, *pruner.cache.notes()))
 
 
 @np.errstate(over="ignore", invalid="ignore", divide="ignore")
@@ -58,7 +59,7 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
     data = Data.load(proto, job)
     if job.plan is not None:
         _check_samples(job.plan, data.used)
-    pruner = Pruner(proto, data.used, job.options, rewriting=job.rewriting, tell=tell)
+    pruner = _pruner(proto, data, job, tell)
     judge = Judge(pruner.lossless.model, data, metric)
     if data.evaluation is not None:
         tell("evaluating", 0.0)
@@ -75,7 +76,20 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
         set_shapes=dict(job.rewriting.set_shapes),
         freeze_inputs=job.rewriting.freeze_inputs,
     )
+    pruned = replace(pruned, notes=(*pruned.notes, *pruner.cache.notes()))
     return Done(pruned, _report(pruned, plan, job, judge, source), plan)
+
+
+def _pruner(proto: onnx.ModelProto, data: Data, job: Job, tell: Tell) -> Pruner:
+    return Pruner(
+        proto,
+        data.used,
+        job.options,
+        rewriting=job.rewriting,
+        workers=job.workers,
+        cache=job.cache,
+        tell=tell,
+    )
 
 
 def _with_plan(job: Job, digest: str) -> Job:

@@ -142,17 +142,6 @@ class Moments:
     def _shown(self, value: Floats) -> Floats:
         return value[0] if self.groups == 1 else value
 
-    def to_arrays(self) -> dict[str, Array]:
-        """Everything as arrays, for numpy.savez."""
-        size = np.array([self.k, self.m, self.groups, self.count], np.int64)
-        return {"size": size, **self.sums}
-
-    @staticmethod
-    def from_arrays(arrays: Mapping[str, Array]) -> Moments:
-        """What to_arrays gave; a lazy .npz will do."""
-        k, m, groups, count = (int(n) for n in arrays["size"])
-        return Moments(k, m, groups, count, {name: np.array(arrays[name]) for name in _FIELDS})
-
 
 def _are_finite(sums: Mapping[str, Array]) -> bool:
     return all(np.isfinite(s).all() for s in sums.values())

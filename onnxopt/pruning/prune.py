@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 
 import onnx
 
@@ -15,6 +16,7 @@ from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
 from onnxopt.pruning.costs import UNITS, Mode, measured
@@ -25,6 +27,7 @@ from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
 from onnxopt.pruning.scales import BATCHNORM, Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
+from onnxopt.pruning.workers import DEFAULT_WORKERS
 from onnxopt.rewriting.rulebook import load_rules
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs
@@ -58,6 +61,8 @@ def prune(
     calibration: Calibration | None = None,
     options: PruneOptions = PruneOptions(),
     *,
+    workers: int = DEFAULT_WORKERS,
+    cache: Path | None = None,
     tell: Tell = lambda stage, done: None,
 ) -> Pruned:
     """Remove channels until the model costs what the budget says, and refit what stays.
@@ -66,13 +71,19 @@ def prune(
         proto: the model; it is not changed.
         calibration: unlabelled samples; without them channels go by their weights alone and
             nothing is refitted.
+        workers: pieces of work that are under way at once, each in its thread; the result is the
+            same to the byte however many they are.
+        cache: a folder that keeps finished pieces, for when this is interrupted or repeated.
 
     Raises:
-        UsageError: the budget cannot be met, or the options make no sense.
+        UsageError: the budget cannot be met, the options make no sense, or the cache cannot be
+            written to.
         BadModelError, UnverifiableError: the model is not valid, or does not run here.
         CheckError: a cut that should be exact is not: a bug of ours. Nothing is returned.
     """
-    return Pruner(proto, calibration, options, tell=tell).at(budget)
+    pruner = Pruner(proto, calibration, options, workers=workers, cache=cache, tell=tell)
+    pruned = pruner.at(budget)
+    return replace(pruned, notes=(*pruned.notes, *pruner.cache.notes()))
 
 
 class Pruner:
@@ -80,6 +91,7 @@ class Pruner:
 
     Args:
         rewriting: how the model is rewritten, without loss, before it is pruned.
+        workers, cache: as of `prune`.
 
     Raises:
         UsageError, BadModelError, UnverifiableError, CheckError: as of `prune`.
@@ -92,15 +104,21 @@ class Pruner:
         options: PruneOptions = PruneOptions(),
         *,
         rewriting: Options = Options(),
+        workers: int = DEFAULT_WORKERS,
+        cache: Path | None = None,
         tell: Tell = lambda stage, done: None,
     ) -> None:
-        self.options, self.tell = options, tell
+        if workers < 1:
+            raise UsageError(f"{workers} workers are too few", "give at least 1")
+        self.options, self.tell, self.workers = options, tell, workers
         self.has_samples = calibration is not None
         self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = _of_the_result(rewriting)
         self.base = with_biases(without_zero_states(self.lossless.model))
         self.batches = _batches(self.base, calibration)
+        samples = calibration.digest if cache and calibration else ""
+        self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
         base = cost_of(self.lossless.model)
         self.original: Cost = reference_cost(self.lossless.report.before, base)
         self._notes = list(self._first_notes())
@@ -127,7 +145,7 @@ class Pruner:
         """The groups of the model as it is."""
         return analyse(
             self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
-            scales=self._scales,
+            scales=self._scales, workers=self.workers, cache=self.cache,
         )  # fmt: skip
 
     def _scales(self, channels: Channels) -> Scales:
@@ -182,7 +200,10 @@ class Pruner:
         return target
 
     def _rounds(self, first: Analysis | None) -> Rounds:
-        return Rounds(self.base, self.options, self.batches, self.has_samples, self.tell, first)
+        return Rounds(
+            self.base, self.options, self.batches, self.has_samples, self.tell, first,
+            self.workers, self.cache,
+        )  # fmt: skip
 
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)

@@ -11,6 +11,7 @@ import onnx
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.graph import Array
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored
+from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import choose, least_widths
 from onnxopt.pruning.compensate import compensate, following
@@ -41,6 +42,8 @@ class Rounds:
     has_samples: bool
     tell: Tell
     first: Analysis | None = None
+    workers: int = 1
+    cache: Cache = NO_CACHE
     done: list[Round] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -56,6 +59,7 @@ class Rounds:
             analysis = analyse(
                 self.pruned, self.batches, self.options,
                 has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
+                workers=self.workers, cache=self.cache,
             )  # fmt: skip
         self.tell("choosing widths", 0.0)
         choice = choose(analysis, mode, target, self.options, self._least)
@@ -178,6 +182,7 @@ class Rounds:
             return []
         after = Channels(self.pruned, self.batches[0])
         layers = list(find_layers(after.model.graph, after.instance.shape))
+        kept = [[*axis, mask] for axis, mask in sorted(self._kept.items())]
         return compensate(
             self.base,
             self.pruned,
@@ -188,6 +193,7 @@ class Rounds:
             self.options.compensation,
             find_pairs(after.model.graph, layers),
             lambda done: self.tell("refitting", done),
+            self.cache.pieces("refits", self.base, self.pruned, kept, self.options.compensation),
         )
 
 

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import onnx
 
 from onnxopt.graph import Array
+from onnxopt.pruning.cache import NOWHERE, Pieces
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.statistics import SENSITIVITY_CUTS, Ranking
-from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
+from onnxopt.pruning.stepper import Stepper
 from onnxopt.pruning.threads import one_thread
+from onnxopt.pruning.workers import in_order
 
 SAMPLES = 192
 """Samples on which the outputs are compared (design, 5)."""
@@ -31,7 +33,13 @@ altogether but stays finite counts about 1."""
 
 @one_thread
 def factors(
-    proto: onnx.ModelProto, rankings: Sequence[Ranking], batches: Sequence[Batch]
+    proto: onnx.ModelProto,
+    rankings: Sequence[Ranking],
+    batches: Sequence[Batch],
+    *,
+    workers: int = 1,
+    saved: Pieces = NOWHERE,
+    tell: Callable[[float], None] = lambda done: None,
 ) -> list[float | None]:
     """What each group's cut does to the outputs, by the group's own error.
 
@@ -40,22 +48,29 @@ def factors(
 
     Args:
         rankings: one for each group, in the order of the model.
+        saved: where factors of groups are kept.
+        tell: is told how much is done, 0 to 1.
 
     Returns:
         for each group the share of the outputs' variance that is lost by unit of its own error;
         None where nothing tells: it was not cut, or no output shows what that does.
     """
     batches = _some(batches)
-    stepper = Stepper(proto, batches)
-    reference = Stepper(proto, batches).finish()
-    found: list[float | None] = [None] * len(rankings)
-    places = {i: _place(stepper, ranking) for i, ranking in enumerate(rankings)}
-    for number in sorted(places, key=lambda i: places[i]):
-        ranking = rankings[number]
-        if not ranking.trials:
-            continue
-        stepper.advance(places[number])
-        found[number] = _factor(stepper, ranking, reference)
+    cut = [i for i, ranking in enumerate(rankings) if ranking.trials]
+    kept = {i: piece for i in cut if (piece := saved.get(f"{i:04d}")) is not None}
+    missing = [i for i in cut if i not in kept]
+    found = [kept[i]["factor"] if i in kept else None for i in range(len(rankings))]
+    if missing:
+        reference = Stepper(proto, batches, threads=1).finish()
+
+        def factor(piece: tuple[int, Stepper]) -> tuple[int, float | None]:
+            number, stepper = piece
+            return number, _factor(stepper, rankings[number], reference)
+
+        halts = (halt for halt in _halts(proto, batches, rankings) if halt[0] not in kept)
+        for done, (number, found[number]) in enumerate(in_order(factor, halts, workers), len(kept)):
+            saved.put(f"{number:04d}", {"factor": found[number]})
+            tell((done + 1) / len(cut))
     return found
 
 
@@ -79,6 +94,21 @@ def _lasting(ranking: Ranking) -> float:
     return LASTING if ranking.readers > 1 else 1.0
 
 
+def _halts(
+    proto: onnx.ModelProto, batches: Sequence[Batch], rankings: Sequence[Ranking]
+) -> Iterator[tuple[int, Stepper]]:
+    """The number of each group that is cut, and the model at its readers; in the model's order.
+
+    One walk through the model serves all. It halts at every group, whoever takes what it gives:
+    where it halts is in the last bits.
+    """
+    stepper = Stepper(proto, batches, threads=1)
+    places = {i: _place(proto, r) for i, r in enumerate(rankings) if r.trials}
+    for number in sorted(places, key=lambda i: places[i]):
+        stepper.advance(places[number])
+        yield number, stepper.halted()
+
+
 def _some(batches: Sequence[Batch]) -> list[Batch]:
     chosen: list[Batch] = []
     count = 0
@@ -90,10 +120,10 @@ def _some(batches: Sequence[Batch]) -> list[Batch]:
     return chosen
 
 
-def _place(stepper: Stepper, ranking: Ranking) -> int:
+def _place(proto: onnx.ModelProto, ranking: Ranking) -> int:
     """The first node that reads a weight which a trial changes."""
     changed = {name for trial in ranking.trials for name in trial}
-    nodes = enumerate(stepper.proto.graph.node)
+    nodes = enumerate(proto.graph.node)
     return next((i for i, node in nodes if changed.intersection(node.input)), 0)
 
 
@@ -109,10 +139,7 @@ def _factor(
     units = len(ranking.order)
     lost, own = 0.0, 0.0
     for share, trial in zip(SENSITIVITY_CUTS, ranking.trials, strict=True):
-        before = weights_of(stepper.proto, trial)
-        set_weights(stepper.proto, trial)
-        change = output_change(reference, stepper.finish())
-        set_weights(stepper.proto, before)
+        change = output_change(reference, stepper.finish(changed=trial))
         if change is None:
             continue
         error = float(ranking.curve[round(share * units)])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,6 +10,7 @@ import onnx
 
 from onnxopt.graph import Array
 from onnxopt.parts import parts
+from onnxopt.pruning.cache import NOWHERE, Pieces
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layer import Layer
@@ -21,6 +22,7 @@ from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.pruning.tracker import Role
+from onnxopt.pruning.workers import in_order
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
 
@@ -29,6 +31,10 @@ WIDEST_ROWS = 2600
 
 LARGEST_MOMENTS_BYTES = 256 * 2**20
 LARGEST_SHOWN_BYTES = 256 * 2**20
+"""What is looked at together: by each worker, and the moments once more for their sum."""
+
+SHARES = 16
+"""Into so many shares samples are divided, each summed alone, by however many workers."""
 
 SENSITIVITY_CUTS = (0.5, 0.75)
 """Shares of a group that are cut to see what that does to the outputs."""
@@ -136,49 +142,97 @@ def rank(
     criterion: Criterion = "obs",
     seed: int = 0,
     scales: Scales | None = None,
+    *,
+    workers: int = 1,
+    saved: Pieces = NOWHERE,
+    tell: Callable[[str, float], None] = lambda stage, done: None,
 ) -> list[Ranking]:
     """Order and error curve of each group.
 
     Args:
         scales: for bn-scale; groups that have none go by the size of their weights.
+        saved: where rankings are kept.
+        tell: is told what is being done and how much of it is done, 0 to 1.
     """
-    found = [readers(group, layers, channels) for group in groups]
-    wanted = dict.fromkeys(reader.layer for some in found for reader in some)
-    moments = _moments(proto, channels, list(wanted), batches)
-    return [
-        _ranking(channels, group, some, moments, criterion, seed, scales or {})
-        for group, some in zip(groups, found, strict=True)
-    ]
+    kept = {i: saved.get(f"{i:04d}") for i in range(len(groups))}
+    ranked = {i: Ranking(**piece) for i, piece in kept.items() if piece is not None}
+    missing = [i for i in kept if i not in ranked]
+    if missing:
+        found = [readers(group, layers, channels) for group in groups]
+        # Also for those that are kept: what a session shows is in the last bits.
+        wanted = list(dict.fromkeys(reader.layer for some in found for reader in some))
+        moments = _moments(proto, channels, wanted, batches, workers, tell)
+
+        def ranking(number: int) -> Ranking:
+            given = channels, groups[number], found[number], moments
+            return _ranking(*given, criterion, seed, scales or {})
+
+        for number, made in zip(missing, in_order(ranking, missing, workers), strict=True):
+            saved.put(f"{number:04d}", vars(made))
+            ranked[number] = made
+            tell("ordering channels", len(ranked) / len(groups))
+    return [ranked[i] for i in range(len(groups))]
 
 
 def _moments(
-    proto: onnx.ModelProto, channels: Channels, layers: Sequence[Layer], batches: Sequence[Batch]
+    proto: onnx.ModelProto,
+    channels: Channels,
+    layers: Sequence[Layer],
+    batches: Sequence[Batch],
+    workers: int = 1,
+    tell: Callable[[str, float], None] = lambda stage, done: None,
 ) -> dict[Layer, Moments]:
     """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
     total: dict[Layer, Moments] = {}
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
-    for part in _shown_together(layers, channels):
+    step = max(-(-len(batches) // SHARES), 1)
+    shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
+    together = list(_shown_together(layers, channels))
+    for place, part in enumerate(together):
         names = list(dict.fromkeys(name for layer in part for name in layer.reads))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
-        session = Session(submodel(proto, shown), optimized=True) if shown else None
+        session = Session(submodel(proto, shown), optimized=True, threads=1) if shown else None
         stored = weights_of(proto, [name for layer in part for name in layer.parameters])
-        for number, batch in enumerate(batches):
+        look = _Look(part, session, channels, stored, batches, samples)
+        for done, summed in enumerate(in_order(look.moments, shares, workers), 1):
+            for layer, moments in summed.items():
+                total[layer] = total[layer].merge(moments) if layer in total else moments
+            tell("looking at samples", (place + done / len(shares)) / len(together))
+    return total
+
+
+@dataclass(frozen=True)
+class _Look:
+    """Layers whose inputs are looked at together."""
+
+    layers: Sequence[Layer]
+    session: Session | None
+    channels: Channels
+    stored: Mapping[str, Array]
+    batches: Sequence[Batch]
+    samples: int
+
+    def moments(self, numbers: Iterable[int]) -> dict[Layer, Moments]:
+        """Those of some batches."""
+        total: dict[Layer, Moments] = {}
+        for number in numbers:
+            batch = self.batches[number]
             values: dict[str, Array] = dict(batch)
-            if session is not None:
-                fed = {port.name for port in session.inputs}
-                values.update(session.run({n: v for n, v in batch.items() if n in fed}))
-            for layer in part:
-                values.update(layer.completed(values, stored))
-                x = layer.gathered(values, stored)
-                rows = _rows(layer, channels, x, samples, number)
-                groups, (k, _), wide = _shape(layer, channels)
+            if self.session is not None:
+                fed = {port.name for port in self.session.inputs}
+                values.update(self.session.run({n: v for n, v in batch.items() if n in fed}))
+            for layer in self.layers:
+                values.update(layer.completed(values, self.stored))
+                x = layer.gathered(values, self.stored)
+                rows = _rows(layer, self.channels, x, self.samples, number)
+                groups, (k, _), wide = _shape(layer, self.channels)
                 if wide:
                     k //= layer.taps
                     rows = rows.reshape(len(rows), -1, layer.taps)[:, :, layer.taps // 2]
                 entry = total.setdefault(layer, Moments(k, 0, groups))
                 entry.add(rows, np.zeros((len(rows), 0), np.float32))
-    return total
+        return total
 
 
 def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) -> Array:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -11,7 +13,7 @@ import onnx.helper
 import onnx.numpy_helper
 
 from onnxopt.graph import Array
-from onnxopt.runtime import Session
+from onnxopt.runtime import DEFAULT_THREADS, Session
 from onnxopt.submodel import reads, submodel
 
 Batch = Mapping[str, Array]
@@ -23,6 +25,7 @@ class Stepper:
     Args:
         proto: the model. Weights of nodes that have not run yet may be changed meanwhile.
         batches: its inputs.
+        threads: of ONNX Runtime; the last bits depend on it.
 
     Attributes:
         place: of the node that runs next.
@@ -30,8 +33,11 @@ class Stepper:
         keep: names of values that stay in the frontier though nothing reads them any more.
     """
 
-    def __init__(self, proto: onnx.ModelProto, batches: Sequence[Batch]) -> None:
+    def __init__(
+        self, proto: onnx.ModelProto, batches: Sequence[Batch], threads: int = DEFAULT_THREADS
+    ) -> None:
         self.proto = proto
+        self.threads = threads
         self.place = 0
         self.keep: frozenset[str] = frozenset()
         self.frontier: list[dict[str, Array]] = [dict(batch) for batch in batches]
@@ -57,12 +63,29 @@ class Stepper:
             values.update(new)
         self.place = place
 
-    def finish(self, batches: int | None = None) -> list[dict[str, Array]]:
-        """The outputs of the model, from here on; the frontier stays."""
-        names = [info.name for info in self.proto.graph.output]
-        return self._run(names, self.frontier[:batches])
+    def halted(self) -> Stepper:
+        """One that stays here while this one goes on."""
+        other = copy(self)
+        other.frontier = [dict(values) for values in self.frontier]
+        return other
 
-    def _run(self, names: Sequence[str], feeds: Iterable[Batch]) -> list[dict[str, Array]]:
+    def finish(
+        self, batches: int | None = None, changed: Mapping[str, Array] = MappingProxyType({})
+    ) -> list[dict[str, Array]]:
+        """The outputs of the model, from here on; the frontier stays.
+
+        Args:
+            changed: other data for some initializers, this time.
+        """
+        names = [info.name for info in self.proto.graph.output]
+        return self._run(names, self.frontier[:batches], changed)
+
+    def _run(
+        self,
+        names: Sequence[str],
+        feeds: Iterable[Batch],
+        changed: Mapping[str, Array] = MappingProxyType({}),
+    ) -> list[dict[str, Array]]:
         feeds = list(feeds)
         if not names:
             return [{} for _ in feeds]
@@ -70,7 +93,8 @@ class Stepper:
         part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
         if not part.graph.output:
             return [{n: feed[n] for n in names} for feed in feeds]
-        session = Session(part, optimized=True)
+        set_weights(part, changed)
+        session = Session(part, optimized=True, threads=self.threads)
         wanted = {info.name for info in part.graph.input}
         found = []
         for feed in feeds:

@@ -34,13 +34,11 @@ class Turns:
 
     Attributes:
         first, second: the weights of both layers [1, k + 1, m].
-        between: what the second layer gets with them, for each batch.
         done: what was done to the second layer.
     """
 
     first: Array
     second: Array
-    between: Sequence[Array]
     done: Refit
 
 
@@ -82,7 +80,7 @@ def in_turns(
             break
         done = replace(again, before=done.before, kept=again.after < done.before)
         one, two, task = tried, fitted, moved
-        best = Turns(one, two, between, done)
+        best = Turns(one, two, done)
     return best
 
 

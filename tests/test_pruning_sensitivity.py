@@ -267,3 +267,17 @@ def test_outputs_too_large_to_be_squared_tell_nothing() -> None:
     batches = batches_of(proto)
     with np.errstate(over="ignore", invalid="ignore"):
         assert factors(copied(proto), rankings_of(proto, batches), batches) == [None, None]
+
+
+def test_what_later_refits_repair_counts_less() -> None:
+    """The same cuts, measured in the same way: the earlier, the more of it is made up for."""
+    proto = weighted(
+        "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,8] w2, float[8] wb2, float[8,3] w3",
+        "a = Gemm(x, w1, wb1) b = Relu(a) c = Gemm(b, w2, wb2) d = Relu(c) y = Gemm(d, w3)",
+    )
+    batches = batches_of(proto)
+    rankings = rankings_of(proto, batches)
+    alone = factors(proto, rankings, batches)
+    repaired = factors(proto, rankings, batches, is_repaired=True)
+    shares = [after / before for after, before in zip(repaired, alone, strict=True)]  # type: ignore[operator]
+    assert 0.3 < shares[0] < shares[1] < 1

@@ -126,6 +126,7 @@ def analyse(
             proto,
             rankings,
             batches,
+            is_repaired=options.compensation != "none",
             workers=workers,
             saved=cache.pieces("sensitivities", *_key(channels, options, found)),
             tell=lambda done: tell("measuring sensitivity", done),

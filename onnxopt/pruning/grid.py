@@ -13,12 +13,13 @@ def legal_widths(
     max_per_group: float,
     quantum: int = 1,
     fixed: int = 0,
+    fewest: int = 1,
 ) -> tuple[int, ...]:
     """How many units of a group may stay, ascending; the last is all of them.
 
     Kernels work on blocks of channels, so the size of the axis should be a multiple of their block.
-    Where that leaves no choice, smaller powers of two are tried (8, 4, 2, 1): a narrow group is
-    better cut to half a block than never. All units may stay even if they are no multiple.
+    Where that leaves too little choice, smaller powers of two are tried (8, 4, 2, 1): a narrow group
+    is better cut to half a block than never. All units may stay even if they are no multiple.
 
     Args:
         units: units of the group now, at least 1.
@@ -27,6 +28,7 @@ def legal_widths(
         max_per_group: largest fraction of the units that may leave, from 0 to 1.
         quantum: units leave this many at a time, one for each group of a grouped Conv.
         fixed: indices on the same axis that no group can cut.
+        fewest: widths below all units that there should be at least.
 
     Raises:
         UsageError: multiple_of or max_per_group is out of range.
@@ -45,6 +47,6 @@ def legal_widths(
     multiple = multiple_of
     while True:
         kept = [n for n in reachable if (fixed + n) % multiple == 0]
-        if kept or multiple == 1:
+        if len(kept) >= fewest or multiple == 1:
             return (*kept, units)
         multiple = 1 << ((multiple - 1).bit_length() - 1)

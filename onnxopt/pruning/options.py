@@ -24,7 +24,8 @@ class PruneOptions:
         strategy: how the budget is shared: by expected damage, evenly, or drawn by complexity.
         compensation: what happens to the weights that stay.
         multiple_of: what sizes of axes should be a multiple of.
-        relaxed: `multiple_of` is halved where the budget could not be met within 1 % otherwise.
+        relaxed: `multiple_of` is finer for narrow groups, and halved where the budget could not be
+            met within 1 % otherwise.
         ignore: names of nodes, or patterns of them, whose channels stay.
         max_per_group: largest share of a group that may go.
         min_channels: channels of a group that stay at least.

@@ -150,8 +150,9 @@ def test_of_a_wide_layer_the_channel_is_looked_at_in_the_middle_of_the_kernel(
     given = batches(proto)
     channels = channels_of(proto)
     layers = list(find_layers(channels.model.graph, channels.instance.shape))
-    second = [layer for layer in layers if layer.node == "y"]
-    (found,) = statistics._moments(proto, channels, second, given).values()
+    (reader,) = readers(channels.groups[0], layers, channels)
+    looks = {reader.layer: reader.look}
+    (found,) = statistics._moments(proto, channels, looks, given).values()
     shown = onnx.ModelProto()
     shown.CopyFrom(proto)
     shown.graph.output.append(onnx.ValueInfoProto(name="b"))
@@ -370,3 +371,42 @@ def test_samples_come_in_whole_batches_of_the_size_that_the_model_takes() -> Non
         found = np.concatenate([batch["x"] for batch in given])
         assert count - len(found) < max(sizes)
         assert np.array_equal(found, arrays["x"][: len(found)])
+
+
+FLATTENED = (
+    "float[N,3,6,6] x, float[8,3,3,3] w1, float[8] wb1, float[288,4] w2, float[4] wb2",
+    "a = Conv<pads=[1,1,1,1]>(x, w1, wb1) b = Relu(a) f = Flatten(b) y = Gemm(f, w2, wb2)",
+)
+
+
+def test_a_wide_product_after_flatten_is_looked_at_channel_by_channel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its 36 rows of a channel say about the same; all 288 together would take 36^2 the memory."""
+    proto = weighted(*FLATTENED)
+    w1, wb1 = (a.copy() for a in weights_of(proto, ["w1", "wb1"]).values())
+    w1[6], wb1[6] = w1[2], wb1[2]  # one of the two is not needed
+    w1[4], wb1[4] = 0, 3
+    set_weights(proto, {"w1": w1, "wb1": wb1})
+    monkeypatch.setattr(statistics, "WIDEST_ROWS", 100)
+    channels, (ranking,) = ranked(proto, batches(proto))
+    layers = list(find_layers(channels.model.graph, channels.instance.shape))
+    (reader,) = readers(channels.groups[0], layers, channels)
+    assert (reader.look.k, reader.look.block, reader.look.seen) == (288, 36, 8)
+    assert ranking.measured and ranking.order[0] == 4 and ranking.order[1] in (2, 6)
+    assert ranking.curve[2] < 0.05 < ranking.curve[4]
+    given = batches(proto)
+    for share, trial in zip(SENSITIVITY_CUTS, ranking.trials, strict=True):
+        gone = ranking.order[: round(share * 8)]
+        rows = trial["w2"].reshape(8, 36, 4)
+        assert not rows[gone].any() and all(rows[u].any() for u in range(8) if u not in gone)
+        assert variance_lost(proto, dict(trial), given) < 1
+
+
+def test_a_layer_that_is_too_wide_for_moments_is_not_looked_at(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(statistics, "WIDEST_ROWS", 100)
+    monkeypatch.setattr(statistics, "WIDEST_MEASURED", 7)
+    _, (ranking,) = ranked(weighted(*FLATTENED), batches(weighted(*FLATTENED)))
+    assert not ranking.measured and sorted(ranking.order) == list(range(8))

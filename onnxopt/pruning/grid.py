@@ -18,8 +18,8 @@ def legal_widths(
     """How many units of a group may stay, ascending; the last is all of them.
 
     Kernels work on blocks of channels, so the size of the axis should be a multiple of their block.
-    Where that leaves too little choice, smaller powers of two are tried (8, 4, 2, 1): a narrow group
-    is better cut to half a block than never. All units may stay even if they are no multiple.
+    Where that leaves too little choice, smaller powers of two are tried (8, 4, 2, 1): a narrow
+    group is better cut to half a block than never. All units may stay even if they are no multiple.
 
     Args:
         units: units of the group now, at least 1.

@@ -29,6 +29,9 @@ from onnxopt.submodel import submodel
 WIDEST_ROWS = 2600
 """Rows of moments [k, k] above which only the channels are looked at, not their taps."""
 
+WIDEST_MEASURED = 6000
+"""Rows of moments above which a layer is not looked at."""
+
 LARGEST_MOMENTS_BYTES = 256 * 2**20
 LARGEST_SHOWN_BYTES = 256 * 2**20
 """What is looked at together: by each worker, and the moments once more for their sum."""
@@ -65,11 +68,39 @@ class Ranking:
 
 
 @dataclass(frozen=True)
+class Look:
+    """How the rows of a layer are looked at.
+
+    Attributes:
+        groups: of the layer.
+        k: rows of each.
+        block: of so many rows side by side only the middle one is looked at: of a wide layer a
+            channel's taps, or what Flatten makes of its positions.
+    """
+
+    groups: int
+    k: int
+    block: int
+
+    @property
+    def seen(self) -> int:
+        """Rows of the moments of one group."""
+        return self.k // self.block
+
+    def shown(self, rows: Array) -> Array:
+        """[n, groups k] as [n, groups seen]."""
+        if self.block == 1:
+            return rows
+        return rows.reshape(len(rows), -1, self.block)[:, :, self.block // 2]
+
+
+@dataclass(frozen=True)
 class Reader:
     """A layer that contracts channels of a group, with the rows that each unit takes."""
 
     layer: Layer
     rows: Sequence[Sequence[Array]]
+    look: Look
 
 
 def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) -> list[Reader]:
@@ -79,13 +110,33 @@ def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) ->
         for name in layer.weights:
             by_weight.setdefault(name, []).append(layer)
     found: dict[Layer, list[list[Array]]] = {}
+    looks: dict[Layer, Look] = {}
     for role in group.consumers:
         for layer in by_weight.get(role.weight.name, ()):
             roots = input_roots(layer, role, channels)
             if roots is not None:
                 rows = layer.unit_rows(roots, group.units)
                 found[layer] = _together(found[layer], rows) if layer in found else rows
-    return [Reader(layer, rows) for layer, rows in found.items()]
+                looks[layer] = _look(layer, roots, channels)
+    return [
+        Reader(layer, rows, looks[layer])
+        for layer, rows in found.items()
+        if looks[layer].seen <= WIDEST_MEASURED
+    ]
+
+
+def _look(layer: Layer, roots: Array, channels: Channels) -> Look:
+    groups, rows, _ = layer.matrix(weights_of(channels.proto, layer.parameters)).shape
+    k, block = rows - 1, 1
+    if k > WIDEST_ROWS:
+        block = layer.taps if layer.spatial else _run_length(roots) if type(layer) is Layer else 1
+    return Look(groups, k, block)
+
+
+def _run_length(roots: Array) -> int:
+    """The size of the blocks that channels side by side come in."""
+    changes = np.flatnonzero(np.diff(roots)) + 1
+    return int(np.gcd.reduce(np.append(changes, len(roots))))
 
 
 def _together(
@@ -116,20 +167,10 @@ def chunks(
     """Groups whose moments are taken in one run over the samples, by number."""
 
     def size(number: int) -> int:
-        total = 0
-        for reader in readers(groups[number], layers, channels):
-            layer = reader.layer
-            _, (k, _), wide = _shape(layer, channels)
-            total += 8 * layer.groups * (k // layer.taps if wide else k) ** 2
-        return total
+        looks = (reader.look for reader in readers(groups[number], layers, channels))
+        return sum(8 * look.groups * look.seen**2 for look in looks)
 
     return parts(range(len(groups)), size, LARGEST_MOMENTS_BYTES)
-
-
-def _shape(layer: Layer, channels: Channels) -> tuple[int, tuple[int, int], bool]:
-    weights = weights_of(channels.proto, layer.parameters)
-    groups, rows, outputs = layer.matrix(weights).shape
-    return groups, (rows - 1, outputs), rows - 1 > WIDEST_ROWS and layer.taps > 1
 
 
 @one_thread
@@ -160,7 +201,7 @@ def rank(
     if missing:
         found = [readers(group, layers, channels) for group in groups]
         # Also for those that are kept: what a session shows is in the last bits.
-        wanted = list(dict.fromkeys(reader.layer for some in found for reader in some))
+        wanted = {reader.layer: reader.look for some in found for reader in some}
         moments = _moments(proto, channels, wanted, batches, workers, tell)
 
         def ranking(number: int) -> Ranking:
@@ -177,7 +218,7 @@ def rank(
 def _moments(
     proto: onnx.ModelProto,
     channels: Channels,
-    layers: Sequence[Layer],
+    looks: Mapping[Layer, Look],
     batches: Sequence[Batch],
     workers: int = 1,
     tell: Callable[[str, float], None] = lambda stage, done: None,
@@ -187,15 +228,15 @@ def _moments(
     samples = sum(len(next(iter(batch.values()))) for batch in batches)
     step = max(-(-len(batches) // SHARES), 1)
     shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
-    together = list(_shown_together(layers, channels))
+    together = list(_shown_together(list(looks), channels))
     for place, part in enumerate(together):
         names = list(dict.fromkeys(name for layer in part for name in layer.reads))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
         session = Session(submodel(proto, shown), optimized=True, threads=1) if shown else None
         stored = weights_of(proto, [name for layer in part for name in layer.parameters])
-        look = _Look(part, session, channels, stored, batches, samples)
-        for done, summed in enumerate(in_order(look.moments, shares, workers), 1):
+        shown_part = _Part(part, looks, session, channels, stored, batches, samples)
+        for done, summed in enumerate(in_order(shown_part.moments, shares, workers), 1):
             for layer, moments in summed.items():
                 total[layer] = total[layer].merge(moments) if layer in total else moments
             tell("looking at samples", (place + done / len(shares)) / len(together))
@@ -203,10 +244,11 @@ def _moments(
 
 
 @dataclass(frozen=True)
-class _Look:
+class _Part:
     """Layers whose inputs are looked at together."""
 
     layers: Sequence[Layer]
+    looks: Mapping[Layer, Look]
     session: Session | None
     channels: Channels
     stored: Mapping[str, Array]
@@ -225,12 +267,9 @@ class _Look:
             for layer in self.layers:
                 values.update(layer.completed(values, self.stored))
                 x = layer.gathered(values, self.stored)
-                rows = _rows(layer, self.channels, x, self.samples, number)
-                groups, (k, _), wide = _shape(layer, self.channels)
-                if wide:
-                    k //= layer.taps
-                    rows = rows.reshape(len(rows), -1, layer.taps)[:, :, layer.taps // 2]
-                entry = total.setdefault(layer, Moments(k, 0, groups))
+                look = self.looks[layer]
+                rows = look.shown(_rows(layer, self.channels, x, self.samples, number))
+                entry = total.setdefault(layer, Moments(look.seen, 0, look.groups))
                 entry.add(rows, np.zeros((len(rows), 0), np.float32))
         return total
 
@@ -256,26 +295,25 @@ def _problems(
     for reader in some:
         layer = reader.layer
         matrix = layer.matrix(weights_of(channels.proto, layer.parameters))
-        _, _, wide = _shape(layer, channels)
-        taken = moments[layer]
+        block, taken = reader.look.block, moments[layer]
         for group in range(layer.groups):
             W, rows = matrix[group], reader.rows[group]
             if not any(len(r) for r in rows):
                 continue
-            if wide:
-                W, rows = _by_channel(W, layer.taps), _channels_of(rows, layer.taps)
+            if block > 1:
+                W, rows = _by_channel(W, block), _channels_of(rows, block)
             H = taken.H if layer.groups == 1 else taken.H[group]
             yield reader, group, Problem.of(H, W, rows, weight=layer.share / layer.groups)
 
 
-def _by_channel(W: Array, taps: int) -> Array:
-    """[C taps + 1, m] as [C + 1, taps m]: each tap as outputs of its own."""
-    body = W[:-1].reshape(-1, taps * W.shape[1])
-    return np.concatenate([body, np.tile(W[-1:] / taps, (1, taps))])
+def _by_channel(W: Array, block: int) -> Array:
+    """[C block + 1, m] as [C + 1, block m]: each row of a block as outputs of its own."""
+    body = W[:-1].reshape(-1, block * W.shape[1])
+    return np.concatenate([body, np.tile(W[-1:] / block, (1, block))])
 
 
-def _channels_of(rows: Sequence[Array], taps: int) -> list[Array]:
-    return [np.unique(r // taps) for r in rows]
+def _channels_of(rows: Sequence[Array], block: int) -> list[Array]:
+    return [np.unique(r // block) for r in rows]
 
 
 def _ranking(
@@ -342,8 +380,9 @@ def _trial(
         W = problem.weights(gone)
         if W.shape != matrix[group].shape:
             rows = W.shape[0] - 1
-            body = W[:-1].reshape(rows * layer.taps, -1)
-            W = np.concatenate([body, W[-1:].reshape(layer.taps, -1).sum(axis=0)[None]])
+            body = W[:-1].reshape(rows * reader.look.block, -1)
+            last = W[-1:].reshape(reader.look.block, -1).sum(axis=0)
+            W = np.concatenate([body, last[None]])
         matrix[group] = W
     made: dict[str, Array] = {}
     for layer, matrix in matrices.items():  # several may be parts of the same initializers

@@ -14,6 +14,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import Form, compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
+from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.sensitivity import output_change
 from onnxopt.pruning.stepper import set_weights, weights_of
@@ -450,3 +451,29 @@ def test_a_sum_that_cannot_be_looked_at_yet_is_no_target(body: str) -> None:
     _, made, done = refitted(proto, batches, changed=changed)
     assert all(refit.kept for refit in done)
     assert change(proto, made, batches) < 1e-3 * change(proto, changed, batches)
+
+
+@pytest.mark.parametrize("room", [1, 160_000])
+def test_refits_from_as_many_samples_as_memory_allows_help_too(
+    room: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With room for all layers but the first, or for ten batches alone."""
+    proto = weighted(
+        "float[N,3,6,6] x, float[16,3,3,3] w1, float[16] wb1, float[8,16,3,3] w2, float[8] wb2,"
+        " float[8,8,3,3] w3, float[8] wb3, float[8,4] w4, float[4] wb4",
+        "a = Conv<pads=[1,1,1,1]>(x, w1, wb1) b = Relu(a) c = Conv<strides=[2,2]>(b, w2, wb2)"
+        " d = Relu(c) e = Conv<pads=[1,1,1,1]>(d, w3, wb3) g = Relu(e) p = GlobalAveragePool(g)"
+        " f = Flatten(p) y = Gemm(f, w4, wb4)",
+    )
+    monkeypatch.setattr("onnxopt.pruning.stepper.LARGEST_FRONTIER_BYTES", room)
+    batches = batches_of(proto, 30, 16)
+    channels = channels_of(proto)
+    dead = {unit for group in channels.groups for unit in group.units[::4]}
+    cut = channels.cut(dead)
+    made, (after, layers) = copied(cut), layers_of(cut)
+    follows = following(after.model.graph, layers, after.instance.shape)
+    pairs = find_pairs(after.model.graph, layers)
+    done = compensate(proto, made, layers, follows, channels.kept(dead), batches, "ridge", pairs)
+    assert len(pairs) == 2 and len(done) == 4
+    unseen = [judge.drawn(proto, 99, 100)]
+    assert change(proto, made, unseen) < 0.7 * change(proto, cut, unseen)

@@ -410,3 +410,32 @@ def test_a_layer_that_is_too_wide_for_moments_is_not_looked_at(
     monkeypatch.setattr(statistics, "WIDEST_MEASURED", 7)
     _, (ranking,) = ranked(weighted(*FLATTENED), batches(weighted(*FLATTENED)))
     assert not ranking.measured and sorted(ranking.order) == list(range(8))
+
+
+@pytest.mark.parametrize("limit", [0, 2**30])
+def test_batches_are_read_when_they_are_needed_and_kept_if_they_are_small(
+    limit: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxopt.pruning.samples.LARGEST_INPUTS_BYTES", limit)
+    proto = weighted(*CONV)
+    x = np.random.default_rng(0).standard_normal((103, 3, 6, 6)).astype(np.float32)
+    calibration = Calibration.from_arrays({"x": x}, model_inputs(proto))
+    given = batches_of(calibration, model_inputs(proto))
+    assert len(given) == 10 and [len(batch["x"]) for batch in given] == [10] * 10
+    np.testing.assert_array_equal(np.concatenate([batch["x"] for batch in given]), x[:100])
+    np.testing.assert_array_equal(given[-1]["x"], x[90:100])
+    assert [batch["x"][0, 0, 0, 0] for batch in given[:2]] == [x[0, 0, 0, 0], x[10, 0, 0, 0]]
+    assert (given[3] is given[3]) == (limit > 0)
+    with pytest.raises(IndexError):
+        given[10]
+
+
+def test_of_large_samples_fewer_run_at_once() -> None:
+    proto = weighted(*CONV)
+    x = np.zeros((640, 3, 6, 6), np.float32) + np.arange(640, dtype=np.float32)[:, None, None, None]
+    calibration = Calibration.from_arrays({"x": x}, model_inputs(proto))
+    sizes = [
+        len(batches_of(calibration, model_inputs(proto), each)[0]["x"])
+        for each in (0, 2**20, 2**25, 2**40)
+    ]
+    assert sizes == [32, 32, 8, 1]

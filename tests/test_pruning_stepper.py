@@ -13,6 +13,7 @@ import pytest
 from cuts import weighted
 from pruning_cases import CASES
 
+from onnxopt.pruning import stepper as stepper_module
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
 from onnxopt.runtime import Session
 from onnxopt.submodel import reads, submodel
@@ -227,3 +228,47 @@ def test_a_node_reads_what_its_bodies_read() -> None:
     proto = next(case for case in CASES if case.name == "if_captures").model()
     node = next(node for node in proto.graph.node if node.op_type == "If")
     assert {"a", "w3", "c"} <= reads(node)
+
+
+HOURGLASS = (
+    "float[N,2,8,8] x, float[16,2,3,3] w1, float[4,16,1,1] w2, float[32,4,3,3] w3, float[32,3] w4",
+    "a = Conv<pads=[1,1,1,1]>(x, w1) b = Relu(a) c = Conv<strides=[4,4]>(b, w2)"
+    " d = Conv<pads=[1,1,1,1]>(c, w3) e = Relu(d) p = GlobalAveragePool(e) f = Flatten(p)"
+    " y = MatMul(f, w4)",
+)
+
+
+def test_where_values_are_large_only_some_batches_are_held_and_later_the_others_follow(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 4 samples: x takes 2 kB, b 16 kB, c 256 bytes, e 2 kB, f 512 bytes."""
+    monkeypatch.setattr(stepper_module, "LARGEST_FRONTIER_BYTES", 48 * 2**10)
+    monkeypatch.setattr(stepper_module, "FEWEST_BATCHES", 2)
+    proto = weighted(*HOURGLASS)
+    batches = batches_of(proto, 40)
+    expected = [Session(proto).run(batch) for batch in batches]
+    stepper = Stepper(proto, batches)
+    assert len(stepper.frontier) == 24
+    held = []
+    for place in range(1, len(proto.graph.node) + 1):
+        stepper.advance(place)
+        held.append(len(stepper.frontier))
+        assert_equal(stepper.finish(), expected[: held[-1]], 1e-4)
+    assert held == [3, 3, 40, 24, 24, 40, 40, 40]
+    monkeypatch.setattr(stepper_module, "LARGEST_FRONTIER_BYTES", 1)
+    stepper = Stepper(proto, batches)
+    stepper.advance(4)
+    assert_equal(stepper.finish(), expected[:2], 1e-4)
+
+
+def test_batches_that_follow_later_run_with_the_weights_that_were_set_meanwhile(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(stepper_module, "LARGEST_FRONTIER_BYTES", 48 * 2**10)
+    proto = weighted(*HOURGLASS)
+    batches = batches_of(proto, 40)
+    stepper = Stepper(proto, batches)
+    set_weights(proto, {"w1": weights_of(proto, ["w1"])["w1"] * np.float32(2)})
+    stepper.advance(3)
+    assert len(stepper.frontier) == 40
+    assert_equal(stepper.finish(), [Session(proto).run(batch) for batch in batches], 1e-4)

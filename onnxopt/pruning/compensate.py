@@ -112,7 +112,6 @@ def compensate(
         saved: where the weights of refitted layers are kept.
     """
     ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
-    samples = sum(len(next(iter(batch.values()))) for batch in batches)
     done: dict[Layer, Refit] = {}
     firsts = set(pairs.values()) if form == "ridge" else set()
     held: dict[Layer, list[Array]] = {}
@@ -126,7 +125,7 @@ def compensate(
             if not number or layers[number - 1].node != layer.node:
                 parts = [other for other in rest if other.node == layer.node]
                 if piece is None:
-                    piece = _refit_inner(ours, theirs, parts, target, kept, samples, form)
+                    piece = _refit_inner(ours, theirs, parts, target, kept, form)
                     saved.put(f"{number:04d}", piece)
                 set_weights(pruned, piece["weights"])
                 done |= zip(parts, (Refit(**each) for each in piece["refits"]), strict=True)
@@ -139,7 +138,8 @@ def compensate(
         inputs = held.pop(first) if first in held else None
         if piece is None:
             weights = weights_of(pruned, layer.parameters + (first.parameters if first else ()))
-            task = _task(layer, target, kept, samples, weights, ours.frontier, theirs.frontier)
+            both = _abreast(ours, theirs, len(batches) if inputs is None else len(inputs))
+            task = _task(layer, target, kept, weights, *both, len(both[0]) * ours.size)
             piece = _refit_one(task, first, inputs, form)
             saved.put(f"{number:04d}", piece)
         set_weights(pruned, piece["weights"])
@@ -169,10 +169,20 @@ def _refit_one(
     return {"refit": vars(done), "weights": changed, "turned": turns is not None}
 
 
+def _abreast(
+    ours: Stepper, theirs: Stepper, most: int | None = None
+) -> tuple[Sequence[Batch], Sequence[Batch]]:
+    """The values of both models for the batches that both hold."""
+    count = min(len(ours.frontier), len(theirs.frontier))
+    count = count if most is None else min(count, most)
+    return ours.frontier[:count], theirs.frontier[:count]
+
+
 def _turn(ours: Stepper, layer: Layer, first: Layer, inputs: Sequence[Array]) -> None:
     """What a layer gets now that the one before it, behind a Relu, has other weights."""
     made = LinearMap(first, first.matrix(weights_of(ours.proto, first.parameters)))
-    for values, x in zip(ours.frontier, inputs, strict=True):
+    del ours.frontier[len(inputs) :]
+    for values, x in zip(ours.frontier, inputs, strict=False):
         values[layer.input] = np.maximum(made.forward(x), 0).astype(values[layer.input].dtype)
 
 
@@ -182,7 +192,6 @@ def _refit_inner(
     parts: Sequence[Layer],
     after: After,
     kept: Kept,
-    samples: int,
     form: Form,
 ) -> dict[str, Any]:
     """Refit the layers of one operator, whose results stay inside of it, in turns.
@@ -192,9 +201,11 @@ def _refit_inner(
     """
     for stepper in (ours, theirs):
         stepper.advance(stepper.made[parts[0].node])
+    mine, known = _abreast(ours, theirs)
+    samples = len(mine) * ours.size
     original = weights_of(theirs.proto, parts[0].parameters)
-    known = [parts[0].completed(values, original) for values in theirs.frontier]
-    inside = [Inside(layer, ours.frontier, known, original, kept) for layer in parts]
+    known = [parts[0].completed(values, original) for values in known]
+    inside = [Inside(layer, mine, known, original, kept) for layer in parts]
     names = dict.fromkeys(name for layer in parts for name in layer.parameters)
     weights, changed = weights_of(ours.proto, names), dict[str, Array]()
     done: dict[Layer, Refit] = {}
@@ -233,10 +244,10 @@ def _task(
     layer: Layer,
     after: After,
     kept: Kept,
-    samples: int,
     weights: Weights,
     ours: Sequence[Batch],
     theirs: Sequence[Batch],
+    samples: int,
 ) -> Task:
     targets = [_narrowed(values[after.output], after.output, kept) for values in theirs]
     shortcuts = [np.zeros((), target.dtype) for target in targets]

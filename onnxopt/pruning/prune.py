@@ -116,10 +116,10 @@ class Pruner:
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = _of_the_result(rewriting)
         self.base = with_biases(without_zero_states(self.lossless.model))
-        self.batches = _batches(self.base, calibration)
+        base = cost_of(self.lossless.model)
+        self.batches = _batches(self.base, calibration, base.peak_memory_bytes)
         samples = calibration.digest if cache and calibration else ""
         self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
-        base = cost_of(self.lossless.model)
         self.original: Cost = reference_cost(self.lossless.report.before, base)
         self._notes = list(self._first_notes())
 
@@ -247,12 +247,14 @@ def _misses(cost: Cost, original: Cost, budget: Budget, multiple_of: int) -> Ite
         yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"
 
 
-def _batches(proto: onnx.ModelProto, calibration: Calibration | None) -> Sequence[Batch]:
+def _batches(
+    proto: onnx.ModelProto, calibration: Calibration | None, sample_bytes: int
+) -> Sequence[Batch]:
     if calibration is None:
         from onnxopt.verification.feeds import draws
 
         return [dict(draws(proto, Session(proto)).feeds[0].arrays)]
-    batches = batches_of(calibration, model_inputs(proto))
+    batches = batches_of(calibration, model_inputs(proto), sample_bytes)
     if not batches:
         raise UsageError(
             f"'{calibration.name}' holds fewer samples than the model takes at once",

@@ -156,7 +156,9 @@ def _factor(
     units = len(ranking.order)
     lost, own = 0.0, 0.0
     for share, trial in zip(SENSITIVITY_CUTS, ranking.trials, strict=True):
-        change = output_change(reference, stepper.finish(changed=trial))
+        found = stepper.finish(changed=trial)
+        both = min(len(reference), len(found))  # not all are held where values are large
+        change = output_change(reference[:both], found[:both])
         if change is None:
             continue
         error = float(ranking.curve[round(share * units)])

@@ -225,7 +225,7 @@ def _moments(
 ) -> dict[Layer, Moments]:
     """E[x x'] of each layer over the samples; of wide ones over their channels alone."""
     total: dict[Layer, Moments] = {}
-    samples = sum(len(next(iter(batch.values()))) for batch in batches)
+    samples = len(batches) * len(next(iter(batches[0].values()))) if len(batches) else 0
     step = max(-(-len(batches) // SHARES), 1)
     shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
     together = list(_shown_together(list(looks), channels))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import copy
 from types import MappingProxyType
 from typing import Any
@@ -18,9 +18,16 @@ from onnxopt.submodel import reads, submodel
 
 Batch = Mapping[str, Array]
 
+LARGEST_FRONTIER_BYTES = 2**30
+FEWEST_BATCHES = 10
+
 
 class Stepper:
-    """The values between the nodes that have run and those that have not, for all batches.
+    """The values between the nodes that have run and those that have not.
+
+    For all batches where that takes no more than LARGEST_FRONTIER_BYTES, else for the first of
+    them: where values are large, a few samples have many positions. Where they are smaller again
+    more batches are run from the start.
 
     Args:
         proto: the model. Weights of nodes that have not run yet may be changed meanwhile.
@@ -28,6 +35,7 @@ class Stepper:
         threads: of ONNX Runtime; the last bits depend on it.
 
     Attributes:
+        size: samples in the first batch.
         place: of the node that runs next.
         frontier: for each batch the values that are still needed.
         keep: names of values that stay in the frontier though nothing reads them any more.
@@ -40,7 +48,12 @@ class Stepper:
         self.threads = threads
         self.place = 0
         self.keep: frozenset[str] = frozenset()
-        self.frontier: list[dict[str, Array]] = [dict(batch) for batch in batches]
+        self.batches = batches
+        self.size = _samples(batches[0]) if len(batches) else 0
+        self.frontier: list[dict[str, Array]] = []
+        if len(batches):
+            room = min(_room(batches[0]), len(batches))
+            self.frontier = [dict(batches[number]) for number in range(room)]
         self._outputs = {info.name for info in proto.graph.output}
         constant = {t.name for t in proto.graph.initializer}
         constant |= {t.values.name for t in proto.graph.sparse_initializer}
@@ -55,13 +68,32 @@ class Stepper:
         ran = {n for node in self.proto.graph.node[self.place : place] for n in node.output if n}
         held = self._outputs | self.keep
         needed = [n for n in sorted(ran) if self._last.get(n, -1) >= place or n in held]
-        made = self._run(needed, self.frontier)
-        for values, new in zip(self.frontier, made, strict=True):
+        run = self._runner(needed, self.frontier)
+        for number, values in enumerate(self.frontier):
+            new = run(values)
             for name in [n for n in values if self._last.get(n, -1) < place]:
                 if name not in held:
                     del values[name]
             values.update(new)
+            if number + 1 >= _room(self.frontier[0]):
+                del self.frontier[number + 1 :]
         self.place = place
+        self._extend()
+
+    def _extend(self) -> None:
+        """Run more batches from the start, if there is room for twice as many, or for all."""
+        if not self.frontier or len(self.frontier) == len(self.batches):
+            return
+        room = min(_room(self.frontier[0]), len(self.batches))
+        if room < min(2 * len(self.frontier), len(self.batches)):
+            return
+        first = self.batches[0]
+        made = [name for name in self.frontier[0] if name not in first]
+        run = self._runner(made, [first])
+        for number in range(len(self.frontier), room):
+            batch = self.batches[number]
+            given = {name: batch[name] for name in self.frontier[0] if name in first}
+            self.frontier.append({**given, **run(batch)})
 
     def halted(self) -> Stepper:
         """One that stays here while this one goes on."""
@@ -78,29 +110,43 @@ class Stepper:
             changed: other data for some initializers, this time.
         """
         names = [info.name for info in self.proto.graph.output]
-        return self._run(names, self.frontier[:batches], changed)
+        feeds = self.frontier[:batches]
+        run = self._runner(names, feeds, changed)
+        return [run(feed) for feed in feeds]
 
-    def _run(
+    def _runner(
         self,
         names: Sequence[str],
-        feeds: Iterable[Batch],
+        feeds: Sequence[Batch],
         changed: Mapping[str, Array] = MappingProxyType({}),
-    ) -> list[dict[str, Array]]:
-        feeds = list(feeds)
-        if not names:
-            return [{} for _ in feeds]
+    ) -> Callable[[Batch], dict[str, Array]]:
+        """What makes the values of these names from such feeds."""
+        if not names or not feeds:
+            return lambda feed: {}
         given = {name: _type_of([feed[name] for feed in feeds]) for name in feeds[0]}
         part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
         if not part.graph.output:
-            return [{n: feed[n] for n in names} for feed in feeds]
+            return lambda feed: {n: feed[n] for n in names}
         set_weights(part, changed)
         session = Session(part, optimized=True, threads=self.threads)
         wanted = {info.name for info in part.graph.input}
-        found = []
-        for feed in feeds:
+
+        def run(feed: Batch) -> dict[str, Array]:
             made = session.run({n: v for n, v in feed.items() if n in wanted})
-            found.append({n: made[n] if n in made else feed[n] for n in names})
-        return found
+            return {n: made[n] if n in made else feed[n] for n in names}
+
+        return run
+
+
+def _samples(batch: Batch) -> int:
+    first = next(iter(batch.values()))
+    return len(first) if np.ndim(first) else 1
+
+
+def _room(values: Batch) -> int:
+    """How many batches like this one are held at most."""
+    size = sum(array.nbytes for array in values.values() if isinstance(array, np.ndarray))
+    return max(LARGEST_FRONTIER_BYTES // max(size, 1), FEWEST_BATCHES)
 
 
 def _type_of(values: Sequence[Any]) -> onnx.TypeProto:

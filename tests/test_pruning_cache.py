@@ -338,8 +338,12 @@ def command(*arguments: str) -> list[str]:
 
 
 def begun(*arguments: str) -> subprocess.Popen[str]:
+    """A process that hears SIGINT, which those that a shell starts in the background ignore."""
     pipe = subprocess.PIPE
-    return subprocess.Popen(command(*arguments), stdout=pipe, stderr=pipe, text=True)
+    return subprocess.Popen(
+        command(*arguments), stdout=pipe, stderr=pipe, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
 
 
 def until(folder: Path, pattern: str, count: int, process: subprocess.Popen[str]) -> None:

@@ -120,15 +120,16 @@ def compensate(
         rest = layers[number:]
         target = next(t for t in after[layer.output] if _is_next(t, rest, ours, theirs))
         theirs.keep = frozenset(t.output for later in rest for t in after[later.output])
+        if layer in done:  # with another layer of its operator
+            continue
         piece = saved.get(f"{number:04d}")
         if layer.inner:
-            if not number or layers[number - 1].node != layer.node:
-                parts = [other for other in rest if other.node == layer.node]
-                if piece is None:
-                    piece = _refit_inner(ours, theirs, parts, target, kept, form)
-                    saved.put(f"{number:04d}", piece)
-                set_weights(pruned, piece["weights"])
-                done |= zip(parts, (Refit(**each) for each in piece["refits"]), strict=True)
+            parts = [other for other in rest if other.node == layer.node]
+            if piece is None:
+                piece = _refit_inner(ours, theirs, parts, target, kept, form)
+                saved.put(f"{number:04d}", piece)
+            set_weights(pruned, piece["weights"])
+            done |= zip(parts, (Refit(**each) for each in piece["refits"]), strict=True)
             continue
         ours.advance(ours.made[layer.node])
         theirs.advance(theirs.made[target.output] + 1)
@@ -162,7 +163,8 @@ def _refit_one(
     changed = layer.stored(new, weights) if done.kept else {}
     turns = None
     if first is not None and inputs is not None and done.form == "ridge":
-        turns = in_turns(task, first, inputs, first.matrix(weights), new, done)
+        seen = inputs[: len(task.targets)]
+        turns = in_turns(task, first, seen, first.matrix(weights), new, done)
     if first is not None and turns is not None:
         done = turns.done
         changed = {**first.stored(turns.first, weights), **layer.stored(turns.second, weights)}

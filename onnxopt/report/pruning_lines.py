@@ -103,7 +103,7 @@ def group_lines(report: PruneReport) -> Iterator[str]:
     most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
     yield f"{line}; most from {most}" if most else line
     if (grid := report.rounds[-1].multiple_of) > 1:
-        yield f"widths: multiples of {grid} where groups have as many; --multiple-of 1 frees them"
+        yield f"widths: multiples of {grid}, finer in narrow groups; --multiple-of 1 frees them"
     yield proof_line(report)
     changed = [choice.group for choice, _ in cut if not choice.group.exact]
     if changed:

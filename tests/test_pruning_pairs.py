@@ -173,3 +173,15 @@ def test_the_error_that_is_told_is_the_one_after_the_turns() -> None:
     told = done[-1].after * float(np.square(np.stack(y) - np.mean(y)).sum())
     assert squares == pytest.approx(told, rel=0.1)  # they took part in the last step
     assert squares < told * 1.001
+
+
+def test_a_first_layer_that_is_too_wide_to_be_solved_is_left_out_of_turns(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Moments of 25,088 rows, as of the first product of a VGG, would take 5 GB."""
+    proto = weighted(*PLAIN)
+    batches = [judge.drawn(proto, seed, 32) for seed in range(10)]
+    alone, _ = halved(proto, batches, 1, in_turns=False)
+    monkeypatch.setattr("onnxopt.pruning.turns.WIDEST_SOLVED", 5)
+    together, _ = halved(proto, batches, 1, in_turns=True)
+    assert together.SerializeToString() == alone.SerializeToString()

@@ -11,6 +11,7 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
+from cuts import weighted
 from judge import REPOSITORY
 
 from onnxopt.calibration import Calibration, load_calibration
@@ -18,6 +19,7 @@ from onnxopt.cost import cost_of
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.evaluation import evaluate, load_metric
 from onnxopt.model import load
+from onnxopt.optimizer import Options
 from onnxopt.pruning.agreement import agreement, check_signature
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
@@ -304,3 +306,20 @@ def test_the_block_of_channels_is_that_of_the_machine(
     (tmp_path / "cpuinfo").write_text(f"processor : 0\nflags\t\t: {flags}\n")
     assert channel_block(tmp_path / "cpuinfo") == block
     assert channel_block(tmp_path / "nothing") == 8
+
+
+def test_a_model_that_declares_any_batch_but_takes_one_size_says_so() -> None:
+    """Its own Reshape fixes the size: any other fails inside, long after the samples are read."""
+    proto = weighted(
+        "float[N,4] x, float[4,8] w0, float[8,8] w1, float[4,4] w2",
+        "h = MatMul(x, w0) g = Relu(h) a = MatMul(g, w1) b = Reshape(a, two) c = Tanh(b)"
+        " y = MatMul(c, w2)",
+        constants="int64[3] two = {2, 2, 4}",
+    )
+    x = np.random.default_rng(0).standard_normal((64, 4)).astype(np.float32)
+    given = Calibration.from_arrays({"x": x}, model_inputs(proto))
+    with pytest.raises(UsageError, match="does not run with 6 samples") as caught:
+        Pruner(proto, given, QUICK)
+    assert "--set-shape" in caught.value.fix
+    fixed = Options(set_shapes={"x": (2, 4)})
+    assert Pruner(proto, given, QUICK, rewriting=fixed).at(Budget("flops", 0.5)).cost.macs

@@ -29,7 +29,7 @@ from onnxopt.pruning.scales import BATCHNORM, Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.workers import DEFAULT_WORKERS
 from onnxopt.rewriting.rulebook import load_rules
-from onnxopt.runtime import Session
+from onnxopt.runtime import RunError, Session
 from onnxopt.signature import model_inputs
 
 __all__ = [
@@ -260,6 +260,14 @@ def _batches(
             f"'{calibration.name}' holds fewer samples than the model takes at once",
             "give more samples",
         )
+    try:
+        Session(proto).run(batches[0])
+    except RunError as error:
+        count = len(next(iter(batches[0].values())))
+        raise UsageError(
+            f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
+            "if it takes only one size of batches, fix that with --set-shape NAME=SIZE,...",
+        ) from None
     return batches
 
 

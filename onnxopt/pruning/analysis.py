@@ -16,6 +16,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
+from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
@@ -23,6 +24,7 @@ from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.sensitivity import damages, factors
 from onnxopt.pruning.statistics import Ranking, chunks, rank
+from onnxopt.pruning.trials import couples
 from onnxopt.pruning.widths import WidthCost
 
 Tell: TypeAlias = Callable[[str, float], None]
@@ -115,20 +117,23 @@ def analyse(
     if not channels.groups:
         raise UsageError("no channels of this model can be removed", why_not(channels))
     found = scales(channels) if options.criterion == "bn-scale" else {}
+    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if has_samples else []
     rankings = _rankings(
-        channels, batches if has_samples else (), options, found, tell, workers, cache
+        channels, layers, batches if has_samples else (), options, found, tell, workers, cache
     )
     lost, notes = [ranking.curve for ranking in rankings], list[str]()
     if options.criterion == "bn-scale":
         notes += _without_scales(channels, found)
     if has_samples and options.strategy == "damage":
+        in_turns = options.compensation == "ridge"
         known = factors(
             proto,
             rankings,
             batches,
+            couples=couples(channels, channels.groups, rankings, layers) if in_turns else {},
             is_repaired=options.compensation != "none",
             workers=workers,
-            saved=cache.pieces("sensitivities", *_key(channels, options, found)),
+            saved=cache.pieces("sensitivities", *_key(channels, options, found), in_turns),
             tell=lambda done: tell("measuring sensitivity", done),
         )
         lost = damages(rankings, known)
@@ -160,6 +165,7 @@ def _key(channels: Channels, options: PruneOptions, scales: Scales) -> tuple[Any
 
 def _rankings(
     channels: Channels,
+    layers: Sequence[Layer],
     batches: Sequence[Batch],
     options: PruneOptions,
     scales: Scales,
@@ -168,7 +174,6 @@ def _rankings(
     cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
-    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:

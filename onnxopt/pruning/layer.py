@@ -240,6 +240,8 @@ class Layer:
 
 
 def picked(rows: Array, positions: Indices) -> Array:
-    """[N, all, k] at [N, P] to [N P, k]."""
+    """[N, all, k] at [N, P] or, all of them, at [1, P]: [N P, k]."""
+    if positions.shape == (1, rows.shape[1]):
+        return rows.reshape(-1, rows.shape[-1])
     found = np.take_along_axis(rows, positions[:, :, None], axis=1)
     return found.reshape(-1, rows.shape[-1])

@@ -192,6 +192,7 @@ class Rounds:
             self.batches,
             self.options.compensation,
             find_pairs(after.model.graph, layers),
+            self.workers,
             lambda done: self.tell("refitting", done),
             self.cache.pieces("refits", self.base, self.pruned, kept, self.options.compensation),
         )

@@ -84,6 +84,8 @@ def fold(batches: Sequence[object], held_out: bool) -> list[int]:
 def positions(layer: Layer, shape: Sequence[int], samples: int, batch: int) -> Indices:
     """Which output positions of a batch are looked at: [N, P], other ones for each sample.
 
+    [1, P] where that is all of them.
+
     Args:
         shape: of the layer's output for this batch.
         samples: in all batches together.
@@ -92,7 +94,7 @@ def positions(layer: Layer, shape: Sequence[int], samples: int, batch: int) -> I
     available = layer.positions(shape)
     count = min(available, max(1, -(-ROWS // max(samples, 1))))
     if count == available:
-        return np.broadcast_to(np.arange(available), (shape[0], available)).astype(np.int64)
+        return np.arange(available, dtype=np.int64)[None]
     rng = np.random.default_rng([zlib.crc32(layer.node.encode()), batch])
     chosen = rng.random((shape[0], available)).argpartition(count, axis=1)[:, :count]
     return np.sort(chosen, axis=1).astype(np.int64)

@@ -66,6 +66,12 @@ class Ranking:
     measured: bool
     readers: int = 1
 
+    @property
+    def tried(self) -> tuple[Array, ...]:
+        """The units that are gone in each trial."""
+        units = len(self.order)
+        return tuple(self.order[: round(share * units)] for share in SENSITIVITY_CUTS)
+
 
 @dataclass(frozen=True)
 class Look:

@@ -255,6 +255,22 @@ def test_calibration_data_that_does_not_fit_is_refused_and_nothing_is_written(
     assert [p.name for p in tmp_path.iterdir()] == ["data.npz"]
 
 
+@pytest.mark.parametrize("piece", ["analysis.rank", "rounds.compensate"])
+def test_a_bug_in_the_statistics_is_not_told_as_a_fault_of_the_samples(
+    piece: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(f"onnxopt.pruning.{piece}", broken)
+    arguments = ["prune", DIGITS, str(tmp_path / "out.onnx"), "--flops", "0.5", *SAMPLED]
+    assert run(arguments) == 1
+    assert "a bug in onnxopt: ValueError" in capsys.readouterr().err
+
+
 def test_samples_in_the_range_of_raw_pixels_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -17,6 +17,7 @@ from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
 from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
 from onnxopt.pruning.samples import Batch
@@ -192,7 +193,7 @@ def _rankings(
                 saved=cache.pieces("rankings", *_key(channels, options, scales), part),
                 tell=told,
             )
-        except ValueError as error:
+        except NotFiniteError as error:
             fix = "check that the calibration samples are normalised as in training"
             raise UsageError(str(error), fix) from error
         found.update(zip(part, ranked, strict=True))

@@ -29,6 +29,10 @@ _FIELDS = ("xx", "x", "xt", "t", "tt")
 _TARGETS = ("xt", "t", "tt")
 
 
+class NotFiniteError(ArithmeticError):
+    """Values are infinite, not numbers, or too large to be squared: they teach nothing."""
+
+
 @dataclass(eq=False)
 class Moments:
     """Running sums over rows x [rows, groups * k] and targets t [rows, groups * m].
@@ -55,7 +59,7 @@ class Moments:
     def add(self, x: Array, t: Array) -> None:
         """Take in rows x [rows, groups * k], without the 1 of the bias, and t [rows, groups * m].
 
-        Raises ValueError for values that are not finite or too large to be squared.
+        Raises NotFiniteError for values that are not finite or too large to be squared.
         """
         self._take(x, t, _FIELDS)
         self.count += len(x)
@@ -68,7 +72,7 @@ class Moments:
     def aim(self, x: Array, t: Array) -> None:
         """Take in targets t [rows, groups * m] of rows that have been taken in already.
 
-        Raises ValueError as `add` does.
+        Raises NotFiniteError as `add` does.
         """
         self._take(x, t, _TARGETS)
 
@@ -82,7 +86,7 @@ class Moments:
                 if not _are_finite(sums):
                     sums = self._products(x[part], t[part], fields, np.float64)
             if not _are_finite(sums):
-                raise ValueError(
+                raise NotFiniteError(
                     "activations are infinite, not numbers, or too large to be squared"
                 )
             for name, value in sums.items():

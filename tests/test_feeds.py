@@ -283,6 +283,16 @@ class TestUserData:
             with pytest.raises(UsageError):
                 load_user_data(path)
 
+    def test_scalar_inputs_get_their_number_with_every_sample(self, tmp_path: Path) -> None:
+        proto = model(HEAD + "g (float s, float[N,3] x) => (float[N,3] y) { y = Mul(x, s) }")
+        np.savez(tmp_path / "d.npz", s=np.float32(2), x=np.ones((5, 3), np.float32))
+        found = draws(proto, Session(proto), load_user_data(tmp_path / "d.npz"))
+        assert [f.arrays["s"].tolist() for f in found.feeds[:5]] == [2.0] * 5
+        alone = model(HEAD + "g (float s) => (float y) { y = Neg(s) }")
+        np.savez(tmp_path / "s.npz", s=np.float32(2))
+        (first, *_) = draws(alone, Session(alone), load_user_data(tmp_path / "s.npz")).feeds
+        assert first.arrays["s"] == 2.0
+
     def test_a_single_array_goes_to_the_single_input(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.ones((1, 3), np.float32))
         proto = model(HEAD + "g (float[N,3] x) => (float[N,3] y) { y = Neg(x) }")

@@ -11,6 +11,8 @@ import pytest
 from cuts import weighted
 
 from onnxopt.graph import Array
+from onnxopt.optimizer import optimize
+from onnxopt.pruning.biases import with_biases
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.layers import Layer, find_layers
 from onnxopt.pruning.stepper import set_weights, weights_of
@@ -275,6 +277,18 @@ def test_units_that_a_layer_does_not_read_have_no_rows() -> None:
 )
 def test_layers_that_cannot_be_refitted_alone_are_left_out(inputs: str, body: str) -> None:
     assert not found_in(weighted(inputs, body))
+
+
+def test_zero_biases_as_raw_exports_compute_them_do_not_hide_layers() -> None:
+    proto = weighted(
+        "float[N,4,9,7] x, float[6,4,3,3] w1, float[6,6,3,3] w2",
+        """z = Constant<value_float=0.0>() one = Constant<value_ints=[1]>()
+        n = Shape<start=0,end=1>(w1) s = Expand(n, one) c = CastLike(z, x) b1 = Expand(c, s)
+        h = Conv(x, w1, b1) r = Relu(h) d = CastLike(z, r) b2 = Expand(d, s) y = Conv(r, w2, b2)""",
+    )
+    assert not found_in(proto)
+    made = with_biases(optimize(proto).model)
+    assert [layer.weight for layer in found_in(made)] == ["w1", "w2"]
 
 
 def test_two_layers_that_share_a_bias_are_left_out() -> None:

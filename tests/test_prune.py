@@ -323,3 +323,19 @@ def test_a_model_that_declares_any_batch_but_takes_one_size_says_so() -> None:
     assert "--set-shape" in caught.value.fix
     fixed = Options(set_shapes={"x": (2, 4)})
     assert Pruner(proto, given, QUICK, rewriting=fixed).at(Budget("flops", 0.5)).cost.macs
+
+
+def test_branches_that_share_all_weights_are_ranked_by_samples_and_stay_alike() -> None:
+    branch = "a{0} = MatMul(x{0}, w1) b{0} = Relu(a{0}) c{0} = MatMul(b{0}, w2) "
+    proto = weighted(
+        "float[N,6] x1, float[N,6] x2, float[6,32] w1, float[32,4] w2",
+        branch.format(1) + branch.format(2) + "d = Sub(c1, c2) y = Abs(d)",
+    )
+    rng = np.random.default_rng(0)
+    pairs = {name: rng.standard_normal((200, 6)).astype(np.float32) for name in ("x1", "x2")}
+    given = Calibration.from_arrays(pairs, model_inputs(proto))
+    made = Pruner(proto, given).at(Budget("params", 0.5))
+    assert all(choice.group.measured for done in made.rounds for choice in done.groups)
+    assert cost_of(made.model).parameters == pytest.approx(160, rel=0.05)
+    feeds = {"x1": pairs["x1"], "x2": pairs["x1"]}
+    assert not Session(made.model).run(feeds)["y"].any()

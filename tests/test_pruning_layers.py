@@ -14,7 +14,7 @@ from onnxopt.graph import Array
 from onnxopt.optimizer import optimize
 from onnxopt.pruning.biases import with_biases
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.layers import Layer, find_layers
+from onnxopt.pruning.layers import Layer, find_layers, find_weights
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
 
@@ -277,6 +277,34 @@ def test_units_that_a_layer_does_not_read_have_no_rows() -> None:
 )
 def test_layers_that_cannot_be_refitted_alone_are_left_out(inputs: str, body: str) -> None:
     assert not found_in(weighted(inputs, body))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "count"),
+    [
+        (
+            f"{IMAGE}, float[4,4,1,1] w",
+            "a = Conv(x, w) b = Relu(a) y = Conv<pads=[1,1,1,1]>(b, w)",
+            2,
+        ),
+        (
+            "float[N,7] x, float[7,7] w",
+            "a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w) y = Add(b, c)",
+            2,
+        ),
+        ("float[N,7] x, float[7,7] w", "a = Gemm(x, w) y = Gemm<transB=1>(a, w)", 0),
+        (f"{IMAGE}, float[4,2,1,1] w", "a = Conv<group=2>(x, w) y = Conv<group=2>(a, w)", 0),
+        (f"{IMAGE}, float[4,4,1,1] w", "a = Conv(x, w) b = Conv(a, w) c = Abs(w) y = Add(b, c)", 0),
+    ],
+)
+def test_layers_that_share_a_weight_are_one_if_all_that_reads_it_is_alike(
+    inputs: str, body: str, count: int
+) -> None:
+    proto = weighted(inputs, body)
+    channels = Channels(proto, judge.drawn(proto))
+    found = list(find_weights(channels.model.graph, channels.instance.shape))
+    assert sum(len(layer.places) for layer in found) == count and len(found) <= 1
+    assert not found_in(proto)
 
 
 def test_zero_biases_as_raw_exports_compute_them_do_not_hide_layers() -> None:

@@ -17,7 +17,7 @@ from onnxopt.pruning import readers as looking
 from onnxopt.pruning import statistics
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.criteria import Criterion, order
-from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.layers import find_layers, find_weights
 from onnxopt.pruning.readers import readers
 from onnxopt.pruning.samples import ROWS, batches_of, fold, positions
 from onnxopt.pruning.statistics import (
@@ -54,7 +54,7 @@ def ranked(
     seed: int = 0,
 ) -> tuple[Channels, list[Ranking]]:
     channels = channels_of(proto)
-    layers = list(find_layers(channels.model.graph, channels.instance.shape))
+    layers = list(find_weights(channels.model.graph, channels.instance.shape))
     return channels, rank(proto, channels, channels.groups, layers, given, criterion, seed)
 
 
@@ -160,6 +160,33 @@ def test_of_a_wide_layer_the_channel_is_looked_at_in_the_middle_of_the_kernel(
     b = np.concatenate([Session(shown).run(g)["b"] for g in given]).astype(np.float64)
     expected = np.einsum("nchw,ndhw->cd", b, b) / (len(b) * 9)
     np.testing.assert_allclose(found.H[:-1, :-1], expected, rtol=1e-4, atol=1e-6)
+
+
+SHARED = (
+    "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,4] w2",
+    "a = Gemm(x, w1, wb1) b = Relu(a) c = Tanh(a)"
+    " m = MatMul(b, w2) n = MatMul(c, w2) y = Concat<axis=1>(m, n)",
+)
+
+
+def test_layers_that_share_a_weight_are_looked_at_together() -> None:
+    proto = weighted(*SHARED)
+    given = batches(proto)
+    channels, (ranking,) = ranked(proto, given)
+    assert ranking.measured and ranking.readers == 2
+    for share, trial in zip(SENSITIVITY_CUTS, ranking.trials, strict=True):
+        assert set(trial) == {"w2"}
+        assert not trial["w2"][ranking.order[: round(share * 8)]].any()
+    layers = list(find_weights(channels.model.graph, channels.instance.shape))
+    (reader,) = readers(channels.groups[0], layers, channels)
+    moments = statistics._moments(proto, channels, {reader.layer: reader.look}, given)
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    shown.graph.output.extend([onnx.ValueInfoProto(name="b"), onnx.ValueInfoProto(name="c")])
+    rows = np.concatenate([Session(shown).run(g)[name] for g in given for name in "bc"])
+    assert moments[reader.layer].count == len(rows)
+    expected = rows.astype(np.float64).T @ rows / len(rows)
+    np.testing.assert_allclose(moments[reader.layer].H[:-1, :-1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_each_group_of_a_reader_has_moments_of_its_own() -> None:

@@ -16,7 +16,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
-from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.layers import find_weights
 from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
@@ -169,7 +169,7 @@ def _rankings(
     cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
-    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
+    layers = list(find_weights(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:

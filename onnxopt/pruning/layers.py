@@ -14,7 +14,7 @@ from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.quantized import Quantized, quantized
 from onnxopt.pruning.recurrent import GATES, gates
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "find_layers", "find_weights"]
 
 Shape = Callable[[Value], tuple[int, ...] | None]
 FLOATS = (np.float32, np.float16, np.float64)
@@ -26,9 +26,38 @@ def find_layers(graph: Graph, shape: Shape) -> Iterator[Layer]:
 
     A layer whose weight something else reads too is left out: it cannot be refitted alone.
     """
+    return (layer for layer, reads in _layers_and_reads(graph, shape) if reads == 1)
+
+
+def find_weights(graph: Graph, shape: Shape) -> Iterator[Layer]:
+    """The same, and for each weight that several layers share the first one, with the others.
+
+    They must be alike, and nothing else may read the weight. Their biases are left alone.
+    """
+    found = list(_layers_and_reads(graph, shape))
+    alike: dict[Layer, list[Layer]] = {}
+    for layer, _ in found:
+        alike.setdefault(_wherever(layer), []).append(layer)
+    for layer, reads in found:
+        first, *others = alike[_wherever(layer)]
+        if reads == 1:
+            yield layer
+        elif layer is first and layer.groups == 1 and len(others) == reads - 1:
+            yield replace(layer, bias="", output=layer.node, others=tuple(others))
+
+
+def _layers_and_reads(graph: Graph, shape: Shape) -> Iterator[tuple[Layer, int]]:
+    """All layers, each with how often its weight is read."""
+    reads = {value.name: len(value.consumers) for node in graph.nodes for value in node.inputs}
     for node in graph.nodes:
         if node.is_standard or (node.domain == "com.microsoft" and node.op in _CONTRIB):
-            yield from _layers(node, shape)
+            yield from ((layer, reads[layer.weight]) for layer in _layers(node, shape))
+
+
+def _wherever(layer: Layer) -> Layer:
+    """What is the same of layers with one matrix, whatever they read and make."""
+    place = replace(layer, name="", node="", input="", output="", bias="", bias_gain=1.0)
+    return replace(place, strides=(), dilations=(), pads=(), extra=())
 
 
 _CONTRIB = ("FusedConv", "FusedGemm", "Attention")
@@ -44,7 +73,7 @@ def _layers(node: Node, shape: Shape) -> Iterable[Layer | Contraction]:
         found = _contraction(node, _matmul_terms(node, shape), shape)
     elif node.op == "Einsum":
         found = _contraction(node, _einsum_terms(node), shape)
-    elif not _own(node.inputs[1]) and quantized(node.inputs[1]) is None:
+    elif not _is_weight(node.inputs[1]):
         return ()
     elif node.op in ("Conv", "ConvTranspose", "FusedConv"):
         found = _convolution(node, shape)
@@ -57,15 +86,19 @@ def _layers(node: Node, shape: Shape) -> Iterable[Layer | Contraction]:
     return () if found is None else (found,)
 
 
-def _own(value: Value) -> bool:
-    """A weight of floats that one node alone reads."""
+def _is_stored(value: Value) -> bool:
+    """Floats in an initializer that nobody outside sees."""
     return (
         isinstance(value, Constant)
         and not value.overridable
         and not value.is_graph_output
-        and len(value.consumers) == 1
         and value.dtype in FLOATS
     )
+
+
+def _own(value: Value) -> bool:
+    """Stored floats that one node alone reads."""
+    return _is_stored(value) and len(value.consumers) == 1
 
 
 def _bias(node: Node, outputs: int) -> str | None:
@@ -166,7 +199,7 @@ def _is_matrix(node: Node) -> bool:
 
 
 def _is_weight(value: Value) -> bool:
-    return _own(value) or quantized(value) is not None
+    return _is_stored(value) or quantized(value) is not None
 
 
 def _matmul(node: Node) -> Layer | None:
@@ -218,13 +251,13 @@ def _einsum_terms(node: Node) -> tuple[int, str, str, str] | None:
     letters = terms.split(",")
     if not arrow or len(letters) != 2 or not "".join((*letters, result)).isalpha():
         return None
-    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    place = next((i for i, value in enumerate(node.inputs) if _is_stored(value)), None)
     return None if place is None else (place, letters[1 - place], letters[place], result)
 
 
 def _matmul_terms(node: Node, shape: Shape) -> tuple[int, str, str, str] | None:
     """Those of a product with a weight on the left, or with one that is no matrix."""
-    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    place = next((i for i, value in enumerate(node.inputs) if _is_stored(value)), None)
     shapes = [shape(value) for value in node.inputs]
     if place is None or any(s is None or len(s) > 20 for s in shapes):
         return None

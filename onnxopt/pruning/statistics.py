@@ -129,7 +129,7 @@ def _moments(
     shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
     together = list(_shown_together(list(looks), channels))
     for place, part in enumerate(together):
-        names = list(dict.fromkeys(name for layer in part for name in layer.reads))
+        names = list(dict.fromkeys(n for layer in part for p in layer.places for n in p.reads))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
         session = Session(submodel(proto, shown), optimized=True, threads=1) if shown else None
@@ -164,12 +164,13 @@ class _Part:
                 fed = {port.name for port in self.session.inputs}
                 values.update(self.session.run({n: v for n, v in batch.items() if n in fed}))
             for layer in self.layers:
-                values.update(layer.completed(values, self.stored))
-                x = layer.gathered(values, self.stored)
                 look = self.looks[layer]
-                rows = look.shown(_rows(layer, self.channels, x, self.samples, number))
                 entry = total.setdefault(layer, Moments(look.seen, 0, look.groups))
-                entry.add(rows, np.zeros((len(rows), 0), np.float32))
+                for place in layer.places:
+                    values.update(place.completed(values, self.stored))
+                    x = place.gathered(values, self.stored)
+                    rows = look.shown(_rows(place, self.channels, x, self.samples, number))
+                    entry.add(rows, np.zeros((len(rows), 0), np.float32))
         return total
 
 
@@ -180,11 +181,12 @@ def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) 
 
 def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[list[Layer]]:
     shapes = channels.instance.shapes
-    return parts(
-        layers,
-        lambda layer: BATCH * sum(size_bytes(shapes.get(n, (1,))[1:]) for n in layer.reads),
-        LARGEST_SHOWN_BYTES,
-    )
+
+    def size(layer: Layer) -> int:
+        names = (name for place in layer.places for name in place.reads)
+        return BATCH * sum(size_bytes(shapes.get(name, (1,))[1:]) for name in names)
+
+    return parts(layers, size, LARGEST_SHOWN_BYTES)
 
 
 def _problems(

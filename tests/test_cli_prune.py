@@ -293,6 +293,15 @@ def test_a_scalar_input_takes_part_in_all_that_samples_are_for(
     assert any(refit["kept"] for each in report["rounds"] for refit in each["refits"])
 
 
+def test_a_model_without_anything_to_cut_is_refused_with_the_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = small(tmp_path / "m.onnx", is_input=True)
+    said = failed(["prune", frozen, str(tmp_path / "out.onnx"), "--params", "0.5"], capsys)
+    assert "can be removed: MatMul making 'h': callers may override the init" in said
+    assert "(--freeze-inputs)" in said and "fix:" not in said
+
+
 def test_samples_in_the_range_of_raw_pixels_are_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -191,6 +191,16 @@ def test_a_budget_that_the_grid_misses_is_noted() -> None:
     assert [note for note in made.notes if "multiples of 64 allow no closer" in note]
 
 
+def test_a_budget_that_narrow_groups_miss_is_not_blamed_on_the_grid() -> None:
+    proto = weighted(
+        "float[N,4] x, float[4,3] w1, float[3,4] w2",
+        "a = MatMul(x, w1) b = Relu(a) y = MatMul(b, w2)",
+    )
+    options = replace(QUICK, multiple_of=16, relaxed=True)
+    (note,) = Pruner(proto, None, options).at(Budget("params", 0.8)).notes[1:]
+    assert "the widths that its groups can take allow no closer" in note
+
+
 def test_an_impossible_budget_says_how_far_it_can_go_and_what_stops_it() -> None:
     pruner = Pruner(digits(), None, replace(QUICK, max_per_group=0.9))
     with pytest.raises(UsageError) as caught:

@@ -114,7 +114,7 @@ def analyse(
     tell("following channels", 0.0)
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups:
-        raise UsageError("no channels of this model can be removed", why_not(channels))
+        raise UsageError(f"no channels of this model can be removed: {_why_not(channels)}")
     found = scales(channels) if options.criterion == "bn-scale" else {}
     rankings = _rankings(
         channels, batches if has_samples else (), options, found, tell, workers, cache
@@ -237,7 +237,7 @@ def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def why_not(channels: Channels) -> str:
+def _why_not(channels: Channels) -> str:
     """The commonest reasons for which channels stay."""
     reasons = sorted(channels.declined, key=lambda d: -d.channels)[:3]
     return "; ".join(f"{d.node}: {d.reason}" for d in reasons) or "it has no layers with weights"

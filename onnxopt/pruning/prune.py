@@ -13,7 +13,7 @@ from onnxopt.calibration import Calibration
 from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
@@ -192,7 +192,7 @@ class Pruner:
         if not whole:
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
-                why_not(self.analysis.channels),
+                "give a budget of another cost",
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
@@ -207,7 +207,8 @@ class Pruner:
 
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
-        cost, grid = cost_of(rewritten.model), rounds.done[-1].multiple_of
+        cost = cost_of(rewritten.model)
+        grid = 1 if self.options.relaxed else rounds.done[-1].multiple_of
         notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
         if any(choice.removed for done in rounds.done for choice in done.groups):
             notes += _misses(cost, self.original, budget, grid)

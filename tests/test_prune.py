@@ -191,6 +191,13 @@ def test_a_budget_that_the_grid_misses_is_noted() -> None:
     assert [note for note in made.notes if "multiples of 64 allow no closer" in note]
 
 
+@pytest.mark.parametrize("mode", ["flops", "params"])
+def test_a_model_without_layers_is_refused_for_that(mode: Mode) -> None:
+    proto = weighted("float[N,4] x", "y = Relu(x)")
+    with pytest.raises(UsageError, match="can be removed: it has no layers with weights"):
+        Pruner(proto, None, QUICK).at(Budget(mode, 0.5))
+
+
 def test_a_budget_that_narrow_groups_miss_is_not_blamed_on_the_grid() -> None:
     proto = weighted(
         "float[N,4] x, float[4,3] w1, float[3,4] w2",

@@ -189,7 +189,7 @@ class Pruner:
     def _target(self, budget: Budget) -> float:
         target = budget.target(self.original)
         whole = measured(self.original, budget.mode)
-        if not whole:
+        if not whole and self.analysis.groups:  # without any the analysis says why
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
                 "give a budget of another cost",
@@ -267,7 +267,8 @@ def _batches(
         count = len(next(iter(batches[0].values())))
         raise UsageError(
             f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
-            "if it takes only one size of batches, fix that with --set-shape NAME=SIZE,...",
+            "give samples of values that the model takes; if it takes only one size of batches, fix "
+            "that with --set-shape NAME=SIZE,...",
         ) from None
     return batches
 

@@ -11,6 +11,7 @@ from onnxopt.graph import Constant, Graph, Node, Value
 from onnxopt.pruning.contraction import Contraction
 from onnxopt.pruning.follow.products import einsum_equation
 from onnxopt.pruning.layer import Layer
+from onnxopt.pruning.moments import transposed_spatial
 from onnxopt.pruning.quantized import Quantized, quantized
 from onnxopt.pruning.recurrent import GATES, gates
 
@@ -126,13 +127,13 @@ def _convolution(node: Node, shape: Shape) -> Layer | None:
     strides = tuple(node.attr("strides") or [1] * len(kernel))
     dilations = tuple(node.attr("dilations") or [1] * len(kernel))
     pads = tuple(node.attr("pads") or [0] * 2 * len(kernel))
-    if node.attr("auto_pad") not in (None, "", "NOTSET", "VALID"):
-        if transposed:
-            return None
-        pads = _automatic(node, data[2:], made[2:], kernel, strides, dilations)
-    if transposed and node.attr("output_shape"):
-        return None
     extra = tuple(node.attr("output_padding") or ()) if transposed else ()
+    if node.attr("output_shape") or node.attr("auto_pad") not in (None, "", "NOTSET", "VALID"):
+        ends = (made, data) if transposed else (data, made)
+        pads = _automatic(node, ends[0][2:], ends[1][2:], kernel, strides, dilations, extra)
+    if transposed:
+        plain = transposed_spatial(data[2:], kernel, strides, dilations, pads)
+        extra = tuple(n - m for n, m in zip(made[2:], plain, strict=True))
     kind = "transposed" if transposed else "conv"
     return replace(
         _layer(node, kind, bias),
@@ -154,12 +155,17 @@ def _automatic(
     kernel: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
+    extra: Sequence[int],
 ) -> tuple[int, ...]:
-    """The padding that SAME_UPPER and SAME_LOWER stand for."""
-    sizes = zip(data, made, kernel, strides, dilations, strict=True)
-    totals = [max((o - 1) * s + d * (k - 1) + 1 - n, 0) for n, o, k, s, d in sizes]
+    """The padding that SAME_UPPER, SAME_LOWER and `output_shape` stand for.
+
+    Args:
+        data, made: spatial shapes of what is read and made; of a transposed one the other way.
+    """
+    sizes = zip(data, made, kernel, strides, dilations, extra or [0] * len(kernel), strict=True)
+    totals = [max((o - 1) * s + d * (k - 1) + 1 + e - n, 0) for n, o, k, s, d, e in sizes]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    pads = (large, small) if node.attr("auto_pad") == "SAME_LOWER" else (small, large)
+    pads = (small, large) if node.attr("auto_pad") == "SAME_UPPER" else (large, small)
     return (*pads[0], *pads[1])
 
 

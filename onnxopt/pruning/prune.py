@@ -267,8 +267,8 @@ def _batches(
         count = len(next(iter(batches[0].values())))
         raise UsageError(
             f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
-            "give samples of values that the model takes; if it takes only one size of batches, fix "
-            "that with --set-shape NAME=SIZE,...",
+            "give samples with values that the model takes; if it takes one size of batches only, "
+            "fix that with --set-shape NAME=SIZE,...",
         ) from None
     return batches
 

@@ -184,6 +184,20 @@ def test_a_relaxed_grid_is_halved_until_the_budget_is_met(monkeypatch: pytest.Mo
     assert made.cost.macs == pytest.approx(0.9 * made.original.macs, rel=0.01)
 
 
+def test_groups_of_which_samples_tell_nothing_are_named() -> None:
+    proto = weighted(
+        "bool c, float[N,6] x, float[6,32] w1, float[32,3] w2",
+        """y = If(c) <
+            then_branch = t () => (float[N,3] u) { a = MatMul(x, w1) u = MatMul(a, w2) },
+            else_branch = e () => (float[N,3] v) { b = Neg(x) d = MatMul(b, w1) v = MatMul(d, w2) }
+        >""",
+    )
+    x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    given = Calibration.from_arrays({"c": np.array(True), "x": x}, model_inputs(proto))
+    made = Pruner(proto, given).at(Budget("params", 0.5))
+    assert [note for note in made.notes if "samples tell nothing of 1 of the groups cut" in note]
+
+
 def test_a_budget_that_the_grid_misses_is_noted() -> None:
     options = replace(QUICK, multiple_of=64)
     made = Pruner(digits(), None, options).at(Budget("flops", 0.9))

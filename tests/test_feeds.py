@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import onnx
 import pytest
 from judge import corpus_file, model
 
 from onnxopt.errors import UnverifiableError, UsageError
 from onnxopt.model import load
 from onnxopt.runtime import Session
+from onnxopt.signature import Port
 from onnxopt.verification.feeds import Drawing, draws
+from onnxopt.verification.hints import Hint
+from onnxopt.verification.sampling import DrawKind, sample
 from onnxopt.verification.skeleton import infer, peak_bytes, skeleton
 from onnxopt.verification.userdata import load_user_data
 
@@ -232,6 +236,16 @@ def test_a_model_that_never_runs_is_unverifiable() -> None:
                 shape = Constant<value_ints = [3]>()
                 y = Reshape(x, shape)
             }""")
+
+
+@pytest.mark.parametrize("kind", get_args(DrawKind))
+@pytest.mark.parametrize("type_", ["FLOAT", "FLOAT16", "INT64", "UINT8", "BOOL", "STRING"])
+def test_what_is_drawn_is_an_array_of_the_type_even_without_axes(kind: Any, type_: str) -> None:
+    for shape in ((), (2, 3)):
+        port = Port("x", "tensor", onnx.TensorProto.DataType.Value(type_), shape)
+        found = sample(port, Hint(), shape, kind)
+        assert isinstance(found, np.ndarray)
+        assert (found.shape, found.dtype) == (shape, port.dtype)
 
 
 class TestUserData:

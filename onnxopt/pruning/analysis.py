@@ -16,8 +16,8 @@ from onnxopt.graph import Array
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
-from onnxopt.pruning.layer import Layer
-from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.layers import find_weights
+from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
 from onnxopt.pruning.samples import Batch
@@ -115,11 +115,10 @@ def analyse(
     tell("following channels", 0.0)
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups:
-        raise UsageError("no channels of this model can be removed", why_not(channels))
+        raise UsageError(f"no channels of this model can be removed: {_why_not(channels)}")
     found = scales(channels) if options.criterion == "bn-scale" else {}
-    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if has_samples else []
     rankings = _rankings(
-        channels, layers, batches if has_samples else (), options, found, tell, workers, cache
+        channels, batches if has_samples else (), options, found, tell, workers, cache
     )
     lost, notes = [ranking.curve for ranking in rankings], list[str]()
     if options.criterion == "bn-scale":
@@ -130,7 +129,7 @@ def analyse(
             proto,
             rankings,
             batches,
-            couples=couples(channels, channels.groups, rankings, layers) if in_turns else {},
+            couples=couples(channels, rankings) if in_turns else {},
             is_repaired=options.compensation != "none",
             workers=workers,
             saved=cache.pieces("sensitivities", *_key(channels, options, found), in_turns),
@@ -165,7 +164,6 @@ def _key(channels: Channels, options: PruneOptions, scales: Scales) -> tuple[Any
 
 def _rankings(
     channels: Channels,
-    layers: Sequence[Layer],
     batches: Sequence[Batch],
     options: PruneOptions,
     scales: Scales,
@@ -174,6 +172,7 @@ def _rankings(
     cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
+    layers = list(find_weights(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:
@@ -197,7 +196,7 @@ def _rankings(
                 saved=cache.pieces("rankings", *_key(channels, options, scales), part),
                 tell=told,
             )
-        except ValueError as error:
+        except NotFiniteError as error:
             fix = "check that the calibration samples are normalised as in training"
             raise UsageError(str(error), fix) from error
         found.update(zip(part, ranked, strict=True))
@@ -241,7 +240,7 @@ def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def why_not(channels: Channels) -> str:
+def _why_not(channels: Channels) -> str:
     """The commonest reasons for which channels stay."""
     reasons = sorted(channels.declined, key=lambda d: -d.channels)[:3]
     return "; ".join(f"{d.node}: {d.reason}" for d in reasons) or "it has no layers with weights"

@@ -45,6 +45,7 @@ class Layer:
         rectified: of an inner layer: the operator goes on with a Relu.
         share: what its error counts, where a node is several layers.
         quantized: the weight and the bias, as far as they are stored as integers.
+        others: layers that share its weight.
     """
 
     name: str
@@ -67,6 +68,12 @@ class Layer:
     rectified: bool = False
     share: float = 1.0
     quantized: tuple[Quantized, ...] = ()
+    others: tuple[Layer, ...] = ()
+
+    @property
+    def places(self) -> tuple[Layer, ...]:
+        """All layers of its weight, itself first."""
+        return (self, *self.others)
 
     @property
     def taps(self) -> int:

@@ -37,6 +37,10 @@ class Products:
     sums: Sequence[Mapping[str, Array]]
 
 
+class NotFiniteError(ArithmeticError):
+    """Values are infinite, not numbers, or too large to be squared: they teach nothing."""
+
+
 @dataclass(eq=False)
 class Moments:
     """Running sums over rows x [rows, groups * k] and targets t [rows, groups * m].
@@ -63,7 +67,7 @@ class Moments:
     def add(self, x: Array, t: Array) -> None:
         """Take in rows x [rows, groups * k], without the 1 of the bias, and t [rows, groups * m].
 
-        Raises ValueError for values that are not finite or too large to be squared.
+        Raises NotFiniteError for values that are not finite or too large to be squared.
         """
         self.take(self.products(x, t))
 
@@ -85,7 +89,7 @@ class Moments:
         Args:
             aim: the rows have been taken in already; only their targets are new.
 
-        Raises ValueError as `add` does.
+        Raises NotFiniteError as `add` does.
         """
         assert x.shape == (len(t), self.groups * self.k), (x.shape, self.groups, self.k)
         assert t.shape == (len(x), self.groups * self.m), (t.shape, self.groups, self.m)
@@ -97,7 +101,7 @@ class Moments:
                 if not _are_finite(sums):
                     sums = self._products(x[part], t[part], fields, np.float64)
             if not _are_finite(sums):
-                raise ValueError(
+                raise NotFiniteError(
                     "activations are infinite, not numbers, or too large to be squared"
                 )
             found.append(sums)

@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 
 from onnxopt.graph import Array
-from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import After, following
 from onnxopt.pruning.layer import Layer, Weights
+from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.refit import Looked, Refit, Task, error
 from onnxopt.pruning.statistics import Ranking
@@ -42,19 +43,18 @@ class Couple:
     kept: tuple[Array, ...]
 
 
-def couples(
-    channels: Channels,
-    groups: Sequence[ChannelGroup],
-    rankings: Sequence[Ranking],
-    layers: Sequence[Layer],
-) -> dict[int, Couple]:
-    """For groups, by number, the layers around them, where these will be refitted in turns."""
-    graph = channels.model.graph
-    pairs = find_pairs(graph, layers)
-    after = following(graph, layers, channels.instance.shape)
+def couples(channels: Channels, rankings: Sequence[Ranking]) -> dict[int, Couple]:
+    """For groups, by number, the layers around them, where these will be refitted in turns.
+
+    Args:
+        rankings: one for each group.
+    """
+    graph, shape = channels.model.graph, channels.instance.shape
+    layers = list(find_layers(graph, shape))
+    pairs, after = find_pairs(graph, layers), following(graph, layers, shape)
     seconds = {layer.weight: layer for layer in layers if layer.node in pairs}
     found = {}
-    for number, (group, ranking) in enumerate(zip(groups, rankings, strict=True)):
+    for number, (group, ranking) in enumerate(zip(channels.groups, rankings, strict=True)):
         readers = {role.weight.name for role in group.consumers}
         second = seconds.get(min(readers, default="")) if len(readers) == 1 else None
         if second is None or ranking.readers != 1 or not ranking.trials:

@@ -17,7 +17,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.layer import Layer, Weights
 from onnxopt.pruning.moments import Indices, Moments, Products
 from onnxopt.pruning.ridge import STRENGTH, solve
-from onnxopt.pruning.samples import ROWS, fold, positions
+from onnxopt.pruning.samples import fold, positions
 from onnxopt.pruning.workers import in_order
 
 WIDEST_SOLVED = 6000
@@ -78,7 +78,7 @@ class Looked:
         found = self._held.get(batch)
         if found is None:
             found = self.layer.rows(self.inputs[batch], self.chosen(batch))
-            if found[0].nbytes * ROWS <= LARGEST_HELD_BYTES:
+            if found.nbytes * len(self.shapes) <= LARGEST_HELD_BYTES:
                 self._held[batch] = found
         return found
 

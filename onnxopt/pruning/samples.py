@@ -27,6 +27,8 @@ ROWS = 65_536
 """Positions of a layer that are looked at, over all samples. A ResNet-56 at 0.4 of its FLOPs has
 3 % less error in the logits than with 24,576, judged by calibration samples that took no part."""
 
+FEWEST_OF_A_SAMPLE = 32
+"""Positions of each sample that are looked at, even where that makes more than ROWS."""
 
 LARGEST_BATCH_BYTES = 256 * 2**20
 """What the values of one batch may take at once; of large images fewer run together."""
@@ -92,7 +94,7 @@ def positions(layer: Layer, shape: Sequence[int], samples: int, batch: int) -> I
         batch: its number; with the name of the layer it seeds the choice.
     """
     available = layer.positions(shape)
-    count = min(available, max(1, -(-ROWS // max(samples, 1))))
+    count = min(available, max(FEWEST_OF_A_SAMPLE, -(-ROWS // max(samples, 1))))
     if count == available:
         return np.arange(available, dtype=np.int64)[None]
     rng = np.random.default_rng([zlib.crc32(layer.node.encode()), batch])

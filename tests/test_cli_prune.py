@@ -18,10 +18,16 @@ from judge import REPOSITORY, model
 import onnxopt
 from onnxopt.calibration import load_calibration
 from onnxopt.cli.main import run
-from onnxopt.cli.pruning_options import CompensationChoice, CriterionChoice, StrategyChoice
+from onnxopt.cli.pruning_options import (
+    AugmentChoice,
+    CompensationChoice,
+    CriterionChoice,
+    StrategyChoice,
+)
 from onnxopt.pruning.compensate import Compensation
 from onnxopt.pruning.criteria import Criterion
 from onnxopt.pruning.options import Strategy
+from onnxopt.pruning.plan import Augment
 from onnxopt.signature import model_inputs
 
 MODELS = REPOSITORY / "models"
@@ -73,6 +79,7 @@ def test_the_choices_are_those_of_the_library() -> None:
         (CriterionChoice, Criterion),
         (StrategyChoice, Strategy),
         (CompensationChoice, Compensation),
+        (AugmentChoice, Augment),
     ):
         assert tuple(c.value for c in choices) == get_args(literal)
 
@@ -97,6 +104,26 @@ def test_prune_writes_model_plan_and_reports_and_a_plan_replays_to_the_same_byte
     assert run(["prune", DIGITS, again, "--calibration", CALIBRATION, "--plan", plan, "-q"]) == 0
     assert Path(out).read_bytes() == Path(again).read_bytes()
     assert capsys.readouterr().out == ""
+
+
+def test_samples_can_be_mirrored_and_a_plan_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, again, plain = (str(tmp_path / f"{name}.onnx") for name in ("a", "b", "c"))
+    plan, report = str(tmp_path / "p.json"), str(tmp_path / "r.json")
+    asked = [*SAMPLED, "--flops", "0.7", "-q"]
+    flip = ["--augment", "flip", "--save-plan", plan, "--report", report]
+    assert run(["prune", DIGITS, out, *asked, *flip]) == 0
+    assert run(["prune", DIGITS, again, "--calibration", CALIBRATION, "--plan", plan, "-q"]) == 0
+    assert run(["prune", DIGITS, plain, *asked]) == 0
+    made, replayed, other = (Path(path).read_bytes() for path in (out, again, plain))
+    assert made == replayed != other
+    calibration = json.loads(Path(report).read_text())["calibration"]
+    assert calibration["used"] == 120 and "with mirror images" in calibration["origin"]
+    both = ["--plan", plan, "--augment", "flip", "--calibration", CALIBRATION]
+    assert "--augment is decided by the plan" in failed(["prune", DIGITS, out, *both], capsys)
+    without = ["prune", DIGITS, out, "--flops", "0.7", "--augment", "flip"]
+    assert "there are none" in failed(without, capsys)
 
 
 def test_json_is_all_that_is_printed_and_follows_its_schema(

@@ -18,7 +18,7 @@ from onnxopt.graph import Array
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.moments import Moments, Products
-from onnxopt.pruning.refit import WIDEST_SOLVED, Looked, Refit, Task, refit, solved
+from onnxopt.pruning.refit import WIDEST_SOLVED, Looked, Refit, Task, refit, result, solved
 from onnxopt.pruning.workers import in_order
 
 MOST_TURNS = 10
@@ -72,8 +72,7 @@ def in_turns(
     known = _moments(task, looked, one.shape)
     best: Turns | None = None
     for _ in range(most):
-        # The targets are changes, so that the pull is towards the present weights.
-        tried = one + solved(_aimed(known, task, looked, two), np.zeros_like(one), has_bias=True)
+        tried = one + _change(known, task, looked, one, two)
         if not np.isfinite(tried).all():
             break
         between = list(in_order(_rectified(first, tried), inputs, task.workers))
@@ -101,21 +100,43 @@ def _moments(task: Task, looked: Looked, shape: tuple[int, ...]) -> Moments:
     return moments
 
 
-def _aimed(known: Moments, task: Task, looked: Looked, two: Array) -> Moments:
-    """The same with the changes that the second layer `two` wants of what lies between."""
-    moments, map_ = known.without_targets(), LinearMap(task.layer, two)
+def _change(known: Moments, task: Task, looked: Looked, one: Array, two: Array) -> Array:
+    """The change of the first layer `one` that comes closest to what the second, `two`, wants.
+
+    In two steps, as below a Relu in `refit`: where it is closed the second layer wants nothing, and
+    in the second step the first layer is free to change there, as long as it stays closed. What
+    is fitted is the change, so that the pull is towards the present weights.
+    """
+    map_ = LinearMap(task.layer, two)
+    seen: dict[int, tuple[Array, Array]] = {}
+
+    def wanted(number: int) -> Array:
+        between, target = task.looked.inputs[number], task.targets[number]
+        shortcut, chosen = task.shortcuts[number], looked.chosen(number)
+        change = wanted_between(map_, between, target, shortcut, rectified=task.rectified)
+        closed = looked.layer.outputs(between, chosen) <= 0
+        seen[number] = looked.layer.outputs(change, chosen), closed
+        return seen[number][0]
+
+    def freed(number: int) -> Array:
+        (change, closed), x = seen[number], looked.x(number)
+        room = np.maximum(-result(x, one), 0)
+        return np.where(closed, np.minimum(result(x, first), room), change)
+
+    first = _fitted(known, task, looked, wanted)
+    return _fitted(known, task, looked, freed) if np.isfinite(first).all() else first
+
+
+def _fitted(known: Moments, task: Task, looked: Looked, targets: Callable[[int], Array]) -> Array:
+    """The change [1, k + 1, m] that gives these targets for each batch."""
+    moments = known.without_targets()
 
     def products(number: int) -> Products:
-        between, target = task.looked.inputs[number], task.targets[number]
-        change = wanted_between(
-            map_, between, target, task.shortcuts[number], rectified=task.rectified
-        )
-        made = looked.layer.outputs(change, looked.chosen(number))
-        return moments.products(looked.x(number), made, aim=True)
+        return moments.products(looked.x(number), targets(number), aim=True)
 
     for found in in_order(products, task.fold(held_out=False), task.workers):
         moments.take(found)
-    return moments
+    return solved(moments, np.zeros((1, known.k + 1, known.m)), has_bias=True)
 
 
 def _rectified(first: Layer, one: Array) -> Callable[[Array], Array]:

@@ -197,7 +197,7 @@ CASES = (
         """q = QuantizeLinear(x, s, z) e = DequantizeLinear(q, s, z)
         f = DequantizeLinear(q, s2, z) c = Conv(f, w1) cq = QuantizeLinear(c, s, z)
         cd = DequantizeLinear(cq, s, z) t = Add(cd, e) y = QuantizeLinear(t, s, z)""",
-        (("e", "t", "convolution", "c cq cd"),),
+        (("e", "t", "convolution", "f c cq cd"),),
         constants=f"{QUANTIZED}, float s2 = {{0.05}}",
         outputs="int8 y",
     ),

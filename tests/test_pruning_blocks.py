@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import judge
+import numpy as np
 import onnx
+import onnx.helper
+import onnx.numpy_helper
 import pytest
 from block_cases import CASES, Case
 from cuts import weighted
@@ -100,6 +105,19 @@ def test_equal_shapes_in_one_run_are_not_enough_where_one_may_be_broadcast() -> 
     assert blocks.found == ()
 
 
+def test_weights_that_a_caller_may_override_are_weights() -> None:
+    """Else an excitation with two of them would pass for attention, and each bias for a sum."""
+    body = "m = MatMul(x, w) b = Add(m, c) n = MatMul(b, w) y = Add(x, n)"
+    proto = judge.model(
+        f"""<ir_version: 8, opset_import: ["" : 17]> g (float[2,2] x, float[2,2] w, float[2] c)
+        => (float[2,2] y) <float[2,2] w = {{1, 2, 3, 4}}, float[2] c = {{1, 2}}> {{ {body} }}"""
+    )
+    assert {info.name for info in proto.graph.input} == {"x", "w", "c"}
+    blocks = blocks_of(proto, {"x": np.ones((2, 2), np.float32)})
+    assert [(b.exit, b.kind, b.sides) for b in blocks.found] == [("y", "mlp", ())]
+    assert blocks.declined == ()
+
+
 def test_without_shapes_nothing_is_a_block() -> None:
     proto = case("basic").model()
     model = Model.from_proto(proto)
@@ -139,3 +157,90 @@ def test_real_models_have_the_blocks_that_were_counted_by_hand(name: str) -> Non
     for block in blocks.found:
         kinds[block.kind] = kinds.get(block.kind, 0) + 1
     assert kinds == REAL[name]
+
+
+def random_graph(seed: int) -> onnx.ModelProto:
+    """Sums, products and functions of square matrices, each value read or an output."""
+    rng = np.random.default_rng(seed)
+    nodes, values, read = list[onnx.NodeProto](), ["x"], set[str]()
+    for _ in range(int(rng.integers(4, 20))):
+        late = [values[-1], values[-1 - int(rng.integers(min(len(values), 4)))]]
+        if rng.random() < 0.2:
+            late[0] = values[int(rng.integers(len(values)))]
+        op = str(rng.choice(["Add", "Add", "Mul", "MatMul", "MatMul", "Relu", "Neg"]))
+        inputs = {"Relu": late[:1], "Neg": late[:1], "MatMul": [late[0], "w"]}.get(op, late)
+        if not any((node.op_type, node.input) == (op, inputs) for node in nodes):
+            values.append(f"v{len(nodes)}")
+            nodes.append(onnx.helper.make_node(op, inputs, values[-1:]))
+            read.update(inputs)
+    outputs = [name for name in values[1:] if name not in read or rng.random() < 0.03]
+    make = onnx.helper.make_tensor_value_info
+    weight = onnx.numpy_helper.from_array(rng.normal(size=(4, 4)).astype(np.float32), "w")
+    graph = onnx.helper.make_graph(
+        nodes,
+        "g",
+        [make("x", onnx.TensorProto.FLOAT, (4, 4))],
+        [make(name, onnx.TensorProto.FLOAT, (4, 4)) for name in outputs],
+        [weight],
+    )
+    return onnx.helper.make_model(
+        graph, ir_version=8, opset_imports=[onnx.OperatorSetIdProto(version=17)]
+    )
+
+
+def needed(
+    proto: onnx.ModelProto, wanted: Iterable[str], cut: tuple[str, str] = ("", "")
+) -> set[str]:
+    """What some values need, by name, if the node that makes cut[0] did not read cut[1]."""
+    makers = {node.output[0]: node for node in proto.graph.node}
+    found: set[str] = set()
+    pending = list(wanted)
+    while pending:
+        name = pending.pop()
+        if name in makers and name not in found:
+            found.add(name)
+            pending += [i for i in makers[name].input if (name, i) != cut]
+    return found
+
+
+def expected_blocks(proto: onnx.ModelProto) -> list[tuple[str, str, list[str]]]:
+    """By the definition: all between entry and branch is dead without the sum's reading it."""
+    outputs = [info.name for info in proto.graph.output]
+    order = [node.output[0] for node in proto.graph.node]
+    products = {node.output[0] for node in proto.graph.node if node.op_type == "MatMul"}
+    found = []
+    for node in proto.graph.node:
+        if node.op_type != "Add" or node.input[0] == node.input[1]:
+            continue
+        for entry, branch in (node.input, node.input[::-1]):
+            dead = needed(proto, outputs) - needed(proto, outputs, (node.output[0], branch))
+            before = needed(proto, [branch])
+            between = {name for name in before if entry in needed_with_inputs(proto, name)}
+            if between and between <= dead and dead & products:
+                found.append((entry, node.output[0], [name for name in order if name in dead]))
+    return found
+
+
+def needed_with_inputs(proto: onnx.ModelProto, name: str) -> set[str]:
+    """What a value is computed from, inputs of the model among it, without itself."""
+    makers = {node.output[0]: node for node in proto.graph.node}
+    inner = needed(proto, [name])
+    return {i for each in inner for i in makers[each].input}
+
+
+@pytest.mark.parametrize("start", range(0, 500, 50))
+def test_in_random_graphs_blocks_are_what_the_definition_says(start: int) -> None:
+    for seed in range(start, start + 50):
+        proto = random_graph(seed)
+        model = Model.from_proto(proto)
+        infer(model)
+        blocks = find_blocks(model.graph, lambda value: (4, 4))
+        found = [(b.entry, b.exit, list(b.nodes)) for b in blocks.found]
+        assert found == expected_blocks(proto), seed
+
+
+def test_random_graphs_have_blocks_and_sums_that_are_none() -> None:
+    found = [len(expected_blocks(random_graph(seed))) for seed in range(500)]
+    assert min(found) == 0
+    assert sum(count > 0 for count in found) > 100
+    assert max(found) > 1

@@ -8,11 +8,12 @@ from typing import Any
 import judge
 import numpy as np
 import onnx
+import onnx.helper
 import onnx.numpy_helper
 import pytest
 from block_cases import NEVER_SILENT, WITH_BLOCKS, Case, silenced
 from cuts import weighted
-from test_pruning_blocks import REAL, blocks_in, case
+from test_pruning_blocks import REAL, blocks_in, case, random_graph
 
 from onnxopt.graph import Array
 from onnxopt.optimizer import Options, optimize
@@ -109,6 +110,17 @@ def test_a_weight_that_is_read_elsewhere_too_stays() -> None:
     small = without(proto, {block: Removed()})
     assert [t.name for t in small.graph.initializer] == ["w1"]
     assert judge.operators(small) == ["Identity", "Conv"]
+
+
+def test_defaults_of_inputs_stay_though_only_the_branch_read_them() -> None:
+    proto = judge.model(
+        """<ir_version: 8, opset_import: ["" : 17]> g (float[2,2] x, float[2,2] w) => (float[2,2] y)
+        <float[2,2] w = {1, 2, 3, 4}> { m = MatMul(x, w) y = Add(x, m) }"""
+    )
+    (block,) = blocks_of(proto, {"x": np.ones((2, 2), np.float32)}).found
+    small = without(proto, {block: Removed()})
+    assert [info.name for info in small.graph.input] == ["x", "w"]
+    assert [t.name for t in small.graph.initializer] == ["w"]
 
 
 def test_the_model_that_is_given_stays_as_it_is() -> None:
@@ -272,3 +284,17 @@ def test_silent_blocks_of_real_models_can_go_without_any_change(name: str) -> No
             assert not shown_values(silent, [block.branch], feeds[0])[0].any()
             assert_equal_bits(silent, without(silent, {block: Removed()}), feeds)
     assert tried == 3
+
+
+@pytest.mark.parametrize("seed", range(0, 500, 10))
+def test_in_random_graphs_the_sum_is_its_entry_then_and_the_rest_is_computed_as_before(
+    seed: int,
+) -> None:
+    proto = random_graph(seed)
+    feeds = judge.drawn(proto, seed)
+    for block in blocks_of(proto, feeds).found:
+        plain = onnx.ModelProto()
+        plain.CopyFrom(proto)
+        (add,) = (node for node in plain.graph.node if node.output[0] == block.exit)
+        add.CopyFrom(onnx.helper.make_node("Identity", [block.entry], [block.exit]))
+        assert_equal_bits(plain, without(proto, {block: Removed()}), [feeds])

@@ -160,7 +160,7 @@ def _block(
             why = elsewhere(branch, [add], flow) or unequal(entry, branch, add, shape)
             if why:
                 return why
-            nodes = flow.only_for(branch, twins)
+            nodes = flow.only_for(branch)
             return why_not(branch, nodes, twins, later, flow) or _made(
                 add, entry, branch, nodes, twins, flow, shape, before
             )
@@ -187,6 +187,7 @@ def _made(
     deeper = {name for block in contained for name in block.nodes}
     inner = tuple(block for block in contained if block.exit not in deeper)
     own = [node for node, name in zip(nodes, names, strict=True) if name not in deeper]
+    others = [node for node in nodes if not any(v in twins for v in node.outputs)]
     made = add.outputs[0]
     return Block(
         name=add.name or made.name,
@@ -194,7 +195,7 @@ def _made(
         branch=branch.name,
         exit=made.name,
         nodes=names,
-        sides=tuple(v.name for v in flow.outside(nodes) if v not in twins),
+        sides=tuple(v.name for v in flow.outside(others) if v not in twins),
         inner=inner,
         kind=kind_of(own if any(map(is_layer, own)) else nodes, flow.is_fixed),
         shape=shape(made) or (),

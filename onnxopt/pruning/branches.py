@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator
 
 import numpy as np
 
-from onnxopt.graph import Array, Constant, Graph, Node, Value
+from onnxopt.graph import Constant, Graph, Node, Value
 from onnxopt.verification.reach import VALUE_BLIND
 
 
@@ -53,14 +53,11 @@ class Flow:
                 pending.extend(new)
         return found
 
-    def only_for(self, value: Value, stops: Collection[Value]) -> list[Node]:
+    def only_for(self, value: Value) -> list[Node]:
         """The nodes that nothing needs but what reads `value`, in order.
 
         Each of their results is read by one of them, or is `value` itself. They are post-dominated
         by the node that makes `value`.
-
-        Args:
-            stops: values whose makers are not looked for.
         """
         found: set[Node] = set()
         seen: set[Node] = set()
@@ -69,7 +66,7 @@ class Flow:
         def visit(values: Iterable[Value]) -> None:
             for item in values:
                 maker = item.producer
-                if maker in self.place and maker not in seen and item not in stops:
+                if maker in self.place and maker not in seen:
                     seen.add(maker)
                     heapq.heappush(pending, -self.place[maker])
 
@@ -98,7 +95,7 @@ class Flow:
         Quantized models dequantize a value once for each node that reads it.
         """
         made = value.producer
-        if made is None or made not in self.place or made.is_random or made.bodies:
+        if made is None or not made.is_standard or made.is_random or made.bodies:
             return [value]
         number = next(i for i, v in enumerate(made.outputs) if v is value)
         source = next((v for v in made.inputs if not self.is_fixed(v)), None)
@@ -123,8 +120,6 @@ def _are_same(one: Value, other: Value) -> bool:
     if one is other:
         return True
     first, second = one.array, other.array
-    return first is not None and second is not None and _is_same_array(first, second)
-
-
-def _is_same_array(one: Array, other: Array) -> bool:
-    return one.dtype == other.dtype and np.array_equal(one, other)
+    if first is None or second is None or first.dtype != second.dtype:
+        return False
+    return np.array_equal(first, second)

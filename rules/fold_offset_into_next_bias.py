@@ -61,12 +61,13 @@ def _moved(c: Node, W: Array, k: Array) -> Array | Skip:
 def _with_sum(x: Value, b: Array | None, moved: Array, c: Node, y: Node) -> Result:
     """A product whose bias is in the Add after it."""
     assert b is not None
-    if b.shape not in ((), (1,), moved.shape):
-        return Skip("the bias is not one number for each channel")
+    total = b.astype(np.float64) + moved
+    if total.size > max(b.size, moved.size):
+        return Skip("the new bias is larger than both")
     for place in (0, 1):
         if (reason := copy_needed(y, place)) is not None:
             return reason
-    bias = narrowed(b.astype(np.float64) + moved, b.dtype)
+    bias = narrowed(total, b.dtype)
     if bias is None:
         return Skip(f"the new bias is too large for {b.dtype}")
     return op("Add", op("MatMul", x, c.inputs[1]), bias)
@@ -127,6 +128,26 @@ rule = Rule(
             {{ y = Gemm<alpha = 0.5>(x, W, b) }}""",
         ),
         Example(
+            before="""
+            <ir_version: 8, opset_import: ["" : 17]>
+            g (float[N,4,3,3] x) => (float[N,2,3,2] y) <float[2,2,1,2] W = {1, 2, 3, 4, 5, 6, 7, 8},
+                float[1,4,1,1] k = {2, -4, 1, 3}>
+            { a = Add(k, x) y = Conv<group = 2>(a, W) }""",
+            after="""
+            <ir_version: 8, opset_import: ["" : 17]>
+            g (float[N,4,3,3] x) => (float[N,2,3,2] y)
+            <float[2,2,1,2] W = {1, 2, 3, 4, 5, 6, 7, 8}, float[2] b = {-22, 56}>
+            { y = Conv<group = 2>(x, W, b) }""",
+        ),
+        Example(
+            before=f"""
+            <ir_version: 8, opset_import: ["" : 17]> g (float[N,2] x) => (float[N,3] y)
+            <{MATRIX}, float[2] k = {{2, -4}}> {{ a = Add(x, k) y = Gemm<transB = 1>(a, W) }}""",
+            after=f"""
+            <ir_version: 8, opset_import: ["" : 17]> g (float[N,2] x) => (float[N,3] y)
+            <{MATRIX}, float[3] b = {{-6, -10, -4}}> {{ y = Gemm<transB = 1>(x, W, b) }}""",
+        ),
+        Example(
             before=f"""{GEMM} <{MATRIX}, float[3] k = {{2, -4, 1}}>
             {{ a = Add(x, k) y = MatMul(a, W) }}""",
             after=f"{GEMM} <{MATRIX}, float[2] b = {{-11, -11.5}}> {{ y = Gemm(x, W, b) }}",
@@ -143,7 +164,9 @@ rule = Rule(
             after=None,
         ),
         Example(  # along a spatial axis
-            before=f"""{HEAD} <{WEIGHTS}, float[3] k = {{2, -4, 1}}>
+            before=f"""
+            <ir_version: 8, opset_import: ["" : 17]>
+            g (float[N,2,3,2] x) => (float[N,2,A,B] y) <{WEIGHTS}, float[2] k = {{2, -4}}>
             {{ a = Add(x, k) y = Conv(a, W, b) }}""",
             after=None,
         ),

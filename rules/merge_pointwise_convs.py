@@ -138,6 +138,16 @@ rule = Rule(
             after=None,
         ),
         Example(
+            before=f"""{HEAD} <float[2,1,1,1] W = {{1, 2}}, {SECOND}>
+            {{ c = Conv<group = 2>(x, W) y = Conv(c, V) }}""",
+            after=None,
+        ),
+        Example(  # with other strides the padding would be another one
+            before=f"""{HEAD} <{WIDE}, float[2,2,1,1] V = {{2, 1, 0, 3}}>
+            {{ c = Conv<auto_pad = "SAME_UPPER">(x, W) y = Conv<strides = [2, 2]>(c, V) }}""",
+            after=None,
+        ),
+        Example(
             before=f"""{HEAD} <{FIRST}, {SECOND}>
             {{ c = Conv<strides = [2, 2]>(x, W) y = Conv(c, V) }}""",
             after=None,

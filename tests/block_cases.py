@@ -352,6 +352,31 @@ CASES = (
         constants="float[4] scales = {1, 1, 2, 2}",
     ),
     Case(
+        "a convolution between poolings",
+        f"{IMAGE}, float[4,4,1,1] w1",
+        """p = MaxPool<kernel_shape = [3,3], pads = [1,1,1,1]>(x) c = Conv(p, w1) s = Add(p, c)
+        u = AveragePool<kernel_shape = [3,3], pads = [1,1,1,1]>(s) y = Add(x, u)""",
+        (("p", "s", "convolution", "c"), ("x", "y", "pooling", "p c s u")),
+    ),
+    Case(
+        "mixed by a matrix that is given",
+        f"{ROWS}, float[N,S,S] z, float[8,8] w1",
+        "m = MatMul(z, x) b = MatMul(m, w1) y = Add(x, b)",
+        (("x", "y", "other", "m b"),),
+    ),
+    Case(
+        "sums of integers",
+        "int64[N,3] ids, int64[N,3] more, float[9,8] wt",
+        "t = Add(ids, more) u = Add(t, ids) y = Gather(wt, u)",
+    ),
+    Case(
+        "channels are cut in two",
+        "float[N,6,4] x, float[8,8] w1",
+        "a = Reshape(x, wide) m = MatMul(a, w1) b = Reshape(m, narrow) y = Add(x, b)",
+        (("x", "y", "mlp", "a m b"),),
+        constants="int64[3] wide = {0, 3, 8}, int64[3] narrow = {0, 6, 4}",
+    ),
+    Case(
         "the sum is fused",
         f"{ROWS}, float[8,8] w1, float[8] ws1, float[8] wb1",
         "m = MatMul(x, w1) y = com.microsoft.SkipLayerNormalization(m, x, ws1, wb1)",
@@ -361,7 +386,11 @@ CASES = (
 
 WITH_BLOCKS = [case for case in CASES if case.blocks]
 
-NEVER_SILENT = ("gate last", "control flow that reads from the branch")
+NEVER_SILENT = (
+    "gate last",
+    "control flow that reads from the branch",
+    "a convolution between poolings",
+)
 """Their branches do not end in weights."""
 
 

@@ -63,6 +63,7 @@ AXES = {
     "quantized": [1],
     "targets of shapes are shared": [-1, -1],
     "hourglass": [1, 1],
+    "channels are cut in two": [None],
 }
 
 

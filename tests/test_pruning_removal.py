@@ -25,6 +25,8 @@ from onnxopt.validity import complaint
 from onnxopt.verification.feeds import draws
 
 LOSSLESS = Options(verify=False)
+OFFSET = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
+MAP = np.eye(4, dtype=np.float32) + 0.25
 
 
 def outputs(proto: onnx.ModelProto, feeds: Mapping[str, Any]) -> dict[str, Any]:
@@ -139,6 +141,17 @@ def test_of_blocks_in_a_block_only_the_outer_one_counts() -> None:
     assert judge.operators(together) == judge.operators(alone) == ["Identity", "Neg"]
 
 
+def test_nothing_is_left_of_a_map_in_a_block_that_goes() -> None:
+    body = "a = MatMul(x, w1) b = MatMul(a, w2) s = Add(a, b) c = MatMul(s, w3) y = Add(x, c)"
+    weights = ", ".join(f"float[4,4] w{n}" for n in (1, 2, 3))
+    proto = weighted(f"float[N,S,4] x, {weights}", body)
+    inner, outer = blocks_of(proto, judge.drawn(proto)).found
+    standins = {inner: Replaced(MAP, OFFSET), outer: Removed()}
+    small = without(proto, standins)
+    assert judge.operators(small) == ["Identity"]
+    assert len(small.graph.initializer) == 0
+
+
 OFFSETS = ("basic", "pre-norm transformer", "Gemm", "quantized", "inverted")
 
 
@@ -223,10 +236,6 @@ def following(layer: str) -> Case:
     inputs = "float[N,4,8,8] x, float[4,4,3,3] w1, float[5,4,3,3] w2, float[5] w2b"
     return Case("following", inputs, f"a = Relu(x) c = Conv<pads = [1,1,1,1]>(a, w1) "
                 f"s = Add(a, c) {layer}")  # fmt: skip
-
-
-OFFSET = np.array([1.0, -2.0, 0.5, 3.0], np.float32)
-MAP = np.eye(4, dtype=np.float32) + 0.25
 
 
 def test_a_relu_of_what_a_relu_made_goes_with_the_block_between_them() -> None:

@@ -18,7 +18,7 @@ from test_pruning_blocks import REAL, blocks_in, case, random_graph
 from onnxopt.graph import Array
 from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.blocks import Block, blocks_of
-from onnxopt.pruning.removal import Removed, Replaced, without
+from onnxopt.pruning.removal import Removed, Replaced, StandIn, without
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
 from onnxopt.validity import complaint
@@ -146,7 +146,7 @@ def test_nothing_is_left_of_a_map_in_a_block_that_goes() -> None:
     weights = ", ".join(f"float[4,4] w{n}" for n in (1, 2, 3))
     proto = weighted(f"float[N,S,4] x, {weights}", body)
     inner, outer = blocks_of(proto, judge.drawn(proto)).found
-    standins = {inner: Replaced(MAP, OFFSET), outer: Removed()}
+    standins: dict[Block, StandIn] = {inner: Replaced(MAP, OFFSET), outer: Removed()}
     small = without(proto, standins)
     assert judge.operators(small) == ["Identity"]
     assert len(small.graph.initializer) == 0

@@ -157,6 +157,18 @@ def test_what_was_cut_before_a_block_is_made_up_for_by_its_map() -> None:
     np.testing.assert_allclose(fits.map.standin.offset, np.full(4, -6), rtol=1e-3)
 
 
+@pytest.mark.parametrize("shift", [0.0, 3.0])
+def test_a_map_from_few_samples_is_never_worse_than_the_best_without_one(shift: float) -> None:
+    rng = np.random.default_rng(2)
+    block = Block("b", "x", "c", "y", ("c",), shape=(2, 16), axis=-1)
+    inputs = [rng.normal(size=(2, 16)).astype(np.float32) for _ in range(5)]
+    targets = [np.asarray(x + shift + rng.normal(size=x.shape), np.float32) for x in inputs]
+    fits = fitted(block, inputs, targets, 10)
+    assert fits.map is not None
+    assert fits.map.error <= fits.removed.error
+    assert (fits.removed is fits.constant) == bool(shift)
+
+
 REAL = ("cifar10/resnet20", "real/mobilenetv2_int8_qdq_op18", "real/bert_tiny_fp16_op11")
 
 

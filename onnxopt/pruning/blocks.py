@@ -155,7 +155,7 @@ def _block(
         return "it adds a value to itself"
     for entry, branch in ((first, second), (second, first)):
         twins = flow.twins(entry)
-        later = flow.after(twins)
+        later = flow.after(twins, add)
         if branch in later:
             why = elsewhere(branch, [add], flow) or unequal(entry, branch, add, shape)
             if why:

@@ -40,13 +40,13 @@ class Flow:
         """It follows from initializers, overridable or not, and from shapes alone."""
         return value.omitted or isinstance(value, Constant) or value in self._fixed
 
-    def after(self, values: Iterable[Value]) -> set[Value]:
-        """All that is computed from these values, not from their shapes alone."""
+    def after(self, values: Iterable[Value], end: Node) -> set[Value]:
+        """All that is computed from these values before `end`, not from their shapes alone."""
         found: set[Value] = set()
         pending = list(values)
         while pending:
             for node in self.readers(pending.pop()):
-                if _is_blind(node):
+                if _is_blind(node) or self.place[node] >= self.place[end]:
                     continue
                 new = [v for v in node.outputs if not v.omitted and v not in found]
                 found.update(new)

@@ -102,33 +102,39 @@ def fitted(block: Block, inputs: Sequence[Array], targets: Sequence[Array], samp
     if block.axis is None:
         return Fits(nothing)
     kind = targets[0].dtype
-    train = _moments(task, task.fold(held_out=False), channels)
-    shifted = _shifted(identity, train)
-    on_all = train.merge(_moments(task, task.fold(held_out=True), channels))
-    offset = _shifted(identity, on_all)[0, -1].astype(kind)
+    shifted = _shifted(task, identity, task.fold(held_out=False))
+    offset = _shifted(task, identity, range(len(targets)))[0, -1].astype(kind)
     constant = Fit(Removed(offset), error(task, shifted))
     if channels > WIDEST_SOLVED:
         return Fits(nothing, constant)
-    starts = (identity, shifted, solved(train, identity, has_bias=True, strength=WEAKEST))
-    tried = [refit(task, start) for start in starts if np.isfinite(start).all()]
+    near = identity if nothing.error <= constant.error else shifted
+    tried = [refit(task, start) for start in (near, _free(task, identity))]
     done, W = min(tried, key=lambda each: each[0].after)
     standin = Replaced(W[0, :-1].astype(kind), W[0, -1].astype(kind))
     return Fits(nothing, constant, Fit(standin, done.after))
 
 
-def _moments(task: Task, batches: Sequence[int], channels: int) -> Moments:
-    moments = Moments(channels, channels)
+def _shifted(task: Task, identity: Array, batches: Iterable[int]) -> Array:
+    """The identity [1, channels + 1, channels] with the mean difference as its bias."""
+    sums, count = np.zeros(identity.shape[2]), 0
     for number in batches:
         x, t, _ = task.rows(number)
-        moments.add(x, t)
-    return moments
-
-
-def _shifted(identity: Array, moments: Moments) -> Array:
-    """The identity [1, channels + 1, channels] with the mean difference as its bias."""
+        sums += t.sum(axis=0, dtype=np.float64) - x.sum(axis=0, dtype=np.float64)
+        count += len(x)
     made: Array = identity.copy()
-    made[0, -1] = moments.C[-1] - moments.H[-1, :-1]
+    made[0, -1] = sums / max(count, 1)
     return made
+
+
+def _free(task: Task, identity: Array) -> Array:
+    """The solution that is hardly pulled towards the identity; that itself where there is none."""
+    channels = identity.shape[2]
+    moments = Moments(channels, channels)
+    for number in task.fold(held_out=False):
+        x, t, _ = task.rows(number)
+        moments.add(x, t)
+    W = solved(moments, identity, has_bias=True, strength=WEAKEST)
+    return W if np.isfinite(W).all() else identity
 
 
 def _layer(block: Block) -> Layer:

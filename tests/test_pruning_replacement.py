@@ -14,11 +14,17 @@ from test_pruning_blocks import blocks_in, case
 from test_pruning_removal import shown_values
 
 from onnxopt.graph import Array
+from onnxopt.model import Model, load
 from onnxopt.optimizer import Options, optimize
+from onnxopt.pruning.biases import with_biases
 from onnxopt.pruning.blocks import Block, blocks_of
+from onnxopt.pruning.compensate import compensate, following
+from onnxopt.pruning.instance import run_instance
+from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.removal import Removed, Replaced, StandIn, without
 from onnxopt.pruning.replacement import Fits, fits_of, fitted
 from onnxopt.runtime import Session
+from onnxopt.shapes import infer
 from onnxopt.verification.feeds import draws
 
 LINEAR = {
@@ -191,3 +197,32 @@ def test_blocks_of_real_models_can_be_replaced(name: str) -> None:
 
 def shapes_of(feeds: dict[str, Array]) -> list[tuple[int, ...]]:
     return [array.shape for array in feeds.values()]
+
+
+@pytest.mark.parametrize("kind", ["removed", "map"])
+def test_a_model_without_blocks_is_refitted_like_any_other(kind: str) -> None:
+    """Under the old names, maps among the layers: their targets are the original's sums."""
+    proto = optimize(load(judge.REPOSITORY / "models" / "digits_resnet.onnx")).model
+    proto = with_biases(proto)
+    name = proto.graph.input[0].name
+    with np.load(judge.REPOSITORY / "models" / "digits_resnet_calibration.npz") as file:
+        images = file[file.files[0]][:192]
+    batches = [{name: images[start : start + 32]} for start in range(0, 160, 32)]
+    blocks = blocks_of(proto, batches[0]).found[:3]
+    fits = fits_of(proto, blocks, batches)
+    standins = {b: fits[b].removed.standin for b in blocks}
+    if kind == "map":
+        standins = {b: fit.standin for b in blocks if (fit := fits[b].map) is not None}
+    small = without(proto, standins)
+    model = Model.from_proto(small)
+    infer(model)
+    shape = run_instance(small, batches[0]).shape
+    layers = list(find_layers(model.graph, shape))
+    refitted = onnx.ModelProto()
+    refitted.CopyFrom(small)
+    compensate(proto, refitted, layers, following(model.graph, layers, shape), {}, batches)
+    unseen = {name: images[160:]}
+    expected, before, after = (
+        next(iter(Session(each).run(unseen).values())) for each in (proto, small, refitted)
+    )
+    assert np.square(after - expected).sum() < 0.5 * np.square(before - expected).sum()

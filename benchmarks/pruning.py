@@ -1,7 +1,7 @@
 """How well pruned CIFAR-10 models do, what they cost and what that took: ways side by side.
 
     python benchmarks/pruning.py ../shared/models/cifar10/resnet56.onnx --flops 0.5 0.4 0.3 \\
-        [--rows NAME ...] [--seeds 0 1 2] [--samples 256] [--output FILE.md]
+        [--rows NAME ...] [--seeds 0 1 2] [--samples 256] [--flip] [--output FILE.md]
     python benchmarks/pruning.py ../shared/models/cifar10/resnet56.onnx --measure
 
 Each model is pruned in a process of its own, so that its peak of memory is its own. Calibration
@@ -76,13 +76,15 @@ def main() -> int:
     parser.add_argument("--rows", nargs="+", default=list(ROWS), help="rows that hold one of these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=256)
+    parser.add_argument("--flip", action="store_true", help="give mirror images too")
     parser.add_argument("--measure", action="store_true")
     parser.add_argument("--output", type=Path)
     parser.add_argument("--one", nargs=3, metavar=("ROW", "SHARE", "SEED"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.one:
         row, share, seed = options.one
-        print(json.dumps(_one(options.model, row, float(share), int(seed), options.samples)))
+        given = row, float(share), int(seed), options.samples, options.flip
+        print(json.dumps(_one(options.model, *given)))
         return 0
     if options.measure:
         options.rows, options.flops = ["(default)"], [0.5]
@@ -96,10 +98,12 @@ def main() -> int:
 def _table(options: argparse.Namespace) -> Any:
     data = _test(options.model)
     base = _outputs(options.model, data["x"]).argmax(1)
+    seeds = " ".join(map(str, options.seeds))
+    mirrored = ", each mirrored too" if options.flip else ""
     head = (
         f"# {options.model.stem}: {100 * np.mean(base == data['y']):.2f} % on {len(base)} images",
         "",
-        f"{options.samples} calibration samples, seeds {' '.join(map(str, options.seeds))}; "
+        f"{options.samples} calibration samples{mirrored}, seeds {seeds}; "
         "accuracy and agreement are means over the seeds, with the range.",
         "",
         "| way | FLOPs asked | left | accuracy % | agreement % | time s | x forward | peak MB |",
@@ -136,6 +140,7 @@ def _in_own_process(
     options: argparse.Namespace, row: str, share: float, seed: int
 ) -> dict[str, Any]:
     command = [sys.executable, __file__, str(options.model), "--samples", str(options.samples)]
+    command += ["--flip"] if options.flip else []
     ran = subprocess.run(
         [*command, "--one", row, str(share), str(seed)],
         capture_output=True,
@@ -147,7 +152,9 @@ def _in_own_process(
     return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
-def _one(file: Path, row: str, share: float, seed: int, samples: int) -> dict[str, float]:
+def _one(
+    file: Path, row: str, share: float, seed: int, samples: int, flip: bool
+) -> dict[str, float]:
     """Prune once and judge the result."""
     from onnxopt.cost import cost_of
 
@@ -159,7 +166,7 @@ def _one(file: Path, row: str, share: float, seed: int, samples: int) -> dict[st
     made = (
         _by_onnxsim(file, given, kind, share)
         if kind
-        else _by_onnxopt(source, given, ROWS[row], share, seed)
+        else _by_onnxopt(source, given, ROWS[row], share, seed, flip)
     )
     time_s = time.perf_counter() - start
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
@@ -181,14 +188,21 @@ def _one(file: Path, row: str, share: float, seed: int, samples: int) -> dict[st
 
 
 def _by_onnxopt(
-    source: onnx.ModelProto, given: Any, options: dict[str, Any], share: float, seed: int
+    source: onnx.ModelProto,
+    given: Any,
+    options: dict[str, Any],
+    share: float,
+    seed: int,
+    flip: bool,
 ) -> onnx.ModelProto:
-    from onnxopt.calibration import Calibration
+    from onnxopt.calibration import Calibration, flipped
     from onnxopt.pruning.prune import Budget, PruneOptions, prune
     from onnxopt.signature import model_inputs
 
     ports = model_inputs(source)
     calibration = Calibration.from_arrays({ports[0].name: given}, ports)
+    if flip:
+        calibration = flipped(calibration)
     return prune(
         source, Budget("flops", share), calibration, PruneOptions(**options, seed=seed)
     ).model

@@ -108,8 +108,19 @@ def convolution(b: Builder) -> None:
         inputs = [x, b.floats(o, c // group, k, k)]
         if b.rng.random() < 0.5:
             inputs.append(b.floats(o))
+        elif b.opset >= 15 and b.rng.random() < 0.5:
+            inputs.append(exported_zeros(b, x, inputs[1]))
         y = b.add("Conv", inputs, out, pads=pads, group=group)
         b.add("Tanh", [y], out) if b.rng.random() < 0.2 else normalize(b, y)
+
+
+def exported_zeros(b: Builder, x: str, weight: str) -> str:
+    """A bias of zeros as torch's exporter writes it, before anything is folded."""
+    size, zero, bias = b.name("v"), b.name("v"), b.name("v")
+    node = make.make_node("Shape", [weight], [size], start=0, end=1)
+    like = make.make_node("CastLike", [b.constant(np.float32(0)), x], [zero])
+    b.nodes += [node, like, make.make_node("Expand", [zero, size], [bias])]
+    return bias
 
 
 def normalize(b: Builder, x: str | None = None) -> None:

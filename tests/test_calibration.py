@@ -72,6 +72,19 @@ class TestChoice:
         assert found.split(0.2)[1].digest == held.digest
         assert [part.count for part in found.take([0, 1]).split(0.9)] == [1, 1]
 
+    def test_a_scalar_input_gets_its_number_with_every_batch(self, tmp_path: Path) -> None:
+        inputs = (port(name="rate", type_=onnx.TensorProto.INT64), port(name="gain"), *X)
+        np.savez(tmp_path / "d.npz", x=draw(7, 3), rate=16000, gain=0.5, labels=np.arange(7))
+        found = load_calibration(tmp_path / "d.npz", inputs)
+        for part in (found, found.take([1, 2]), *found.split(0.5)):
+            for feeds in part.batches(3):
+                assert list(feeds) == ["x", "rate", "gain"]
+                assert feeds["rate"] == 16000 and feeds["rate"].dtype == np.int64
+                assert feeds["gain"].shape == () and feeds["gain"].dtype == np.float32
+        other = {"x": draw(7, 3), "rate": np.array(8000), "gain": np.array(0.5)}
+        assert found.count == 7
+        assert Calibration.from_arrays(other, inputs).digest != found.digest
+
     @pytest.mark.parametrize("fraction", [0, 1, -1, float("nan")])
     def test_a_split_that_leaves_nothing_is_refused(self, fraction: float) -> None:
         with pytest.raises(UsageError, match="held out"):
@@ -234,6 +247,19 @@ class TestRefusals:
         with pytest.raises(UsageError, match=said) as caught:
             load_calibration("d.npz", X)
         assert "\n" not in str(caught.value)
+
+    @pytest.mark.parametrize(
+        ("value", "said"),
+        [
+            (np.full(4, 0.5), r"'gain' in 'arrays' is 4, but .* is a scalar, .* \(give it once"),
+            (np.array(np.nan), "is NaN or infinity"),
+            (np.array(3), r"is int64, but the input is float32\[\] \(save it as float32\)"),
+            (np.array("a"), "save it as float32"),
+        ],
+    )
+    def test_what_is_no_number_for_a_scalar_input_is_refused(self, value: Any, said: str) -> None:
+        with pytest.raises(UsageError, match=said):
+            Calibration.from_arrays({"x": draw(4, 3), "gain": value}, (*X, port(name="gain")))
 
     def test_arrays_hold_the_same_number_of_samples(self) -> None:
         inputs = (*X, port("N", name="n", type_=onnx.TensorProto.INT32))

@@ -18,10 +18,16 @@ from judge import REPOSITORY, model
 import onnxopt
 from onnxopt.calibration import load_calibration
 from onnxopt.cli.main import run
-from onnxopt.cli.pruning_options import CompensationChoice, CriterionChoice, StrategyChoice
+from onnxopt.cli.pruning_options import (
+    AugmentChoice,
+    CompensationChoice,
+    CriterionChoice,
+    StrategyChoice,
+)
 from onnxopt.pruning.compensate import Compensation
 from onnxopt.pruning.criteria import Criterion
 from onnxopt.pruning.options import Strategy
+from onnxopt.pruning.plan import Augment
 from onnxopt.signature import model_inputs
 
 MODELS = REPOSITORY / "models"
@@ -73,6 +79,7 @@ def test_the_choices_are_those_of_the_library() -> None:
         (CriterionChoice, Criterion),
         (StrategyChoice, Strategy),
         (CompensationChoice, Compensation),
+        (AugmentChoice, Augment),
     ):
         assert tuple(c.value for c in choices) == get_args(literal)
 
@@ -97,6 +104,26 @@ def test_prune_writes_model_plan_and_reports_and_a_plan_replays_to_the_same_byte
     assert run(["prune", DIGITS, again, "--calibration", CALIBRATION, "--plan", plan, "-q"]) == 0
     assert Path(out).read_bytes() == Path(again).read_bytes()
     assert capsys.readouterr().out == ""
+
+
+def test_samples_can_be_mirrored_and_a_plan_knows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, again, plain = (str(tmp_path / f"{name}.onnx") for name in ("a", "b", "c"))
+    plan, report = str(tmp_path / "p.json"), str(tmp_path / "r.json")
+    asked = [*SAMPLED, "--flops", "0.7", "-q"]
+    flip = ["--augment", "flip", "--save-plan", plan, "--report", report]
+    assert run(["prune", DIGITS, out, *asked, *flip]) == 0
+    assert run(["prune", DIGITS, again, "--calibration", CALIBRATION, "--plan", plan, "-q"]) == 0
+    assert run(["prune", DIGITS, plain, *asked]) == 0
+    made, replayed, other = (Path(path).read_bytes() for path in (out, again, plain))
+    assert made == replayed != other
+    calibration = json.loads(Path(report).read_text())["calibration"]
+    assert calibration["used"] == 120 and "with mirror images" in calibration["origin"]
+    both = ["--plan", plan, "--augment", "flip", "--calibration", CALIBRATION]
+    assert "--augment is decided by the plan" in failed(["prune", DIGITS, out, *both], capsys)
+    without = ["prune", DIGITS, out, "--flops", "0.7", "--augment", "flip"]
+    assert "there are none" in failed(without, capsys)
 
 
 def test_json_is_all_that_is_printed_and_follows_its_schema(
@@ -253,6 +280,53 @@ def test_calibration_data_that_does_not_fit_is_refused_and_nothing_is_written(
     arguments = ["prune", DIGITS, str(out), "--flops", "0.5", "--calibration", data]
     assert said in failed([*arguments, "--save-plan", plan, "--report", report], capsys)
     assert [p.name for p in tmp_path.iterdir()] == ["data.npz"]
+
+
+@pytest.mark.parametrize("piece", ["analysis.rank", "rounds.compensate"])
+def test_a_bug_in_the_statistics_is_not_told_as_a_fault_of_the_samples(
+    piece: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def broken(*args: Any, **kwargs: Any) -> None:
+        raise ValueError("operands could not be broadcast together")
+
+    monkeypatch.setattr(f"onnxopt.pruning.{piece}", broken)
+    arguments = ["prune", DIGITS, str(tmp_path / "out.onnx"), "--flops", "0.5", *SAMPLED]
+    assert run(arguments) == 1
+    assert "a bug in onnxopt: ValueError" in capsys.readouterr().err
+
+
+def test_a_scalar_input_takes_part_in_all_that_samples_are_for(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = small(tmp_path / "m.onnx")
+    proto = onnx.load(source)
+    proto.graph.input.insert(0, onnx.helper.make_tensor_value_info("gain", 1, ()))
+    proto.graph.node.insert(1, onnx.helper.make_node("Mul", ["h", "gain"], ["scaled"]))
+    proto.graph.node[2].input[0] = "scaled"
+    onnx.save(proto, source)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((300, 4)).astype(np.float32)
+    labels = rng.integers(0, 3, 300)
+    data = write(tmp_path / "d.npz", x=x, gain=np.float32(2), labels=labels)
+    out = str(tmp_path / "out.onnx")
+    arguments = ["prune", source, out, "--params", "0.5", "--multiple-of", "1", "--json"]
+    arguments += ["--calibration", data, "--eval", data]
+    assert run(arguments) == 0
+    report = json.loads(capsys.readouterr().out)
+    assert all(group["measured"] for each in report["rounds"] for group in each["groups"])
+    assert any(refit["kept"] for each in report["rounds"] for refit in each["refits"])
+
+
+def test_a_model_without_anything_to_cut_is_refused_with_the_reasons(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    frozen = small(tmp_path / "m.onnx", is_input=True)
+    said = failed(["prune", frozen, str(tmp_path / "out.onnx"), "--params", "0.5"], capsys)
+    assert "can be removed: MatMul making 'h': callers may override the init" in said
+    assert "(--freeze-inputs)" in said and "fix:" not in said
 
 
 def test_samples_in_the_range_of_raw_pixels_are_noted(

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import resource
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
+import onnx
 import pytest
 from judge import corpus_file, model
 
 from onnxopt.errors import UnverifiableError, UsageError
 from onnxopt.model import load
 from onnxopt.runtime import Session
+from onnxopt.signature import Port
 from onnxopt.verification.feeds import Drawing, draws
+from onnxopt.verification.hints import Hint
+from onnxopt.verification.sampling import DrawKind, sample
 from onnxopt.verification.skeleton import infer, peak_bytes, skeleton
 from onnxopt.verification.userdata import load_user_data
 
@@ -234,6 +238,16 @@ def test_a_model_that_never_runs_is_unverifiable() -> None:
             }""")
 
 
+@pytest.mark.parametrize("kind", get_args(DrawKind))
+@pytest.mark.parametrize("type_", ["FLOAT", "FLOAT16", "INT64", "UINT8", "BOOL", "STRING"])
+def test_what_is_drawn_is_an_array_of_the_type_even_without_axes(kind: Any, type_: str) -> None:
+    for shape in ((), (2, 3)):
+        port = Port("x", "tensor", onnx.TensorProto.DataType.Value(type_), shape)
+        found = sample(port, Hint(), shape, kind)
+        assert isinstance(found, np.ndarray)
+        assert (found.shape, found.dtype) == (shape, port.dtype)
+
+
 class TestUserData:
     TEXT = (
         HEAD
@@ -282,6 +296,16 @@ class TestUserData:
             (tmp_path / "empty").mkdir(exist_ok=True)
             with pytest.raises(UsageError):
                 load_user_data(path)
+
+    def test_scalar_inputs_get_their_number_with_every_sample(self, tmp_path: Path) -> None:
+        proto = model(HEAD + "g (float s, float[N,3] x) => (float[N,3] y) { y = Mul(x, s) }")
+        np.savez(tmp_path / "d.npz", s=np.float32(2), x=np.ones((5, 3), np.float32))
+        found = draws(proto, Session(proto), load_user_data(tmp_path / "d.npz"))
+        assert [f.arrays["s"].tolist() for f in found.feeds[:5]] == [2.0] * 5
+        alone = model(HEAD + "g (float s) => (float y) { y = Neg(s) }")
+        np.savez(tmp_path / "s.npz", s=np.float32(2))
+        (first, *_) = draws(alone, Session(alone), load_user_data(tmp_path / "s.npz")).feeds
+        assert first.arrays["s"] == 2.0
 
     def test_a_single_array_goes_to_the_single_input(self, tmp_path: Path) -> None:
         np.save(tmp_path / "a.npy", np.ones((1, 3), np.float32))

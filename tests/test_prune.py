@@ -184,11 +184,42 @@ def test_a_relaxed_grid_is_halved_until_the_budget_is_met(monkeypatch: pytest.Mo
     assert made.cost.macs == pytest.approx(0.9 * made.original.macs, rel=0.01)
 
 
+def test_groups_of_which_samples_tell_nothing_are_named() -> None:
+    proto = weighted(
+        "bool c, float[N,6] x, float[6,32] w1, float[32,3] w2",
+        """y = If(c) <
+            then_branch = t () => (float[N,3] u) { a = MatMul(x, w1) u = MatMul(a, w2) },
+            else_branch = e () => (float[N,3] v) { b = Neg(x) d = MatMul(b, w1) v = MatMul(d, w2) }
+        >""",
+    )
+    x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)
+    given = Calibration.from_arrays({"c": np.array(True), "x": x}, model_inputs(proto))
+    made = Pruner(proto, given).at(Budget("params", 0.5))
+    assert [note for note in made.notes if "samples tell nothing of 1 of the groups cut" in note]
+
+
 def test_a_budget_that_the_grid_misses_is_noted() -> None:
     options = replace(QUICK, multiple_of=64)
     made = Pruner(digits(), None, options).at(Budget("flops", 0.9))
     assert made.cost.macs < 0.99 * 0.9 * made.original.macs
     assert [note for note in made.notes if "multiples of 64 allow no closer" in note]
+
+
+@pytest.mark.parametrize("mode", ["flops", "params"])
+def test_a_model_without_layers_is_refused_for_that(mode: Mode) -> None:
+    proto = weighted("float[N,4] x", "y = Relu(x)")
+    with pytest.raises(UsageError, match="can be removed: it has no layers with weights"):
+        Pruner(proto, None, QUICK).at(Budget(mode, 0.5))
+
+
+def test_a_budget_that_narrow_groups_miss_is_not_blamed_on_the_grid() -> None:
+    proto = weighted(
+        "float[N,4] x, float[4,3] w1, float[3,4] w2",
+        "a = MatMul(x, w1) b = Relu(a) y = MatMul(b, w2)",
+    )
+    options = replace(QUICK, multiple_of=16, relaxed=True)
+    (note,) = Pruner(proto, None, options).at(Budget("params", 0.8)).notes[1:]
+    assert "the widths that its groups can take allow no closer" in note
 
 
 def test_an_impossible_budget_says_how_far_it_can_go_and_what_stops_it() -> None:
@@ -323,3 +354,19 @@ def test_a_model_that_declares_any_batch_but_takes_one_size_says_so() -> None:
     assert "--set-shape" in caught.value.fix
     fixed = Options(set_shapes={"x": (2, 4)})
     assert Pruner(proto, given, QUICK, rewriting=fixed).at(Budget("flops", 0.5)).cost.macs
+
+
+def test_branches_that_share_all_weights_are_ranked_by_samples_and_stay_alike() -> None:
+    branch = "a{0} = MatMul(x{0}, w1) b{0} = Relu(a{0}) c{0} = MatMul(b{0}, w2) "
+    proto = weighted(
+        "float[N,6] x1, float[N,6] x2, float[6,32] w1, float[32,4] w2",
+        branch.format(1) + branch.format(2) + "d = Sub(c1, c2) y = Abs(d)",
+    )
+    rng = np.random.default_rng(0)
+    pairs = {name: rng.standard_normal((200, 6)).astype(np.float32) for name in ("x1", "x2")}
+    given = Calibration.from_arrays(pairs, model_inputs(proto))
+    made = Pruner(proto, given).at(Budget("params", 0.5))
+    assert all(choice.group.measured for done in made.rounds for choice in done.groups)
+    assert cost_of(made.model).parameters == pytest.approx(160, rel=0.05)
+    feeds = {"x1": pairs["x1"], "x2": pairs["x1"]}
+    assert not Session(made.model).run(feeds)["y"].any()

@@ -105,7 +105,7 @@ def test_a_piece_is_for_its_name_its_key_its_samples_and_its_format_alone(
     assert not found("some", other, np.arange(3))
     assert not found("some", model, np.arange(3.0))
     assert not found("some", model, np.arange(3), samples="others")
-    monkeypatch.setattr(cache_module, "FORMAT", 2)
+    monkeypatch.setattr(cache_module, "FORMAT", cache_module.FORMAT + 1)
     assert not found("some", model, np.arange(3))
 
 

@@ -16,9 +16,10 @@ from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
+from onnxopt.pruning.readers import readers
 from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.sensitivity import damages, factors, output_change
-from onnxopt.pruning.statistics import rank, readers
+from onnxopt.pruning.statistics import rank
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
 

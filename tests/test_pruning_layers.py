@@ -11,8 +11,10 @@ import pytest
 from cuts import weighted
 
 from onnxopt.graph import Array
+from onnxopt.optimizer import optimize
+from onnxopt.pruning.biases import with_biases
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.layers import Layer, find_layers
+from onnxopt.pruning.layers import Layer, find_layers, find_weights
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
 
@@ -67,6 +69,26 @@ TRANSPOSED = {
         IMAGE,
         "float[4,6,3,3] w",
         "ConvTranspose<strides=[2,3],pads=[1,1,1,1],output_padding=[1,2]>(x, w)",
+    ),
+    "transposed, to a given shape": (
+        IMAGE,
+        "float[4,6,3,4] w, float[6] wb",
+        "ConvTranspose<strides=[2,2],dilations=[1,2],output_shape=[16,14]>(x, w, wb)",
+    ),
+    "transposed, to a shape with more than it makes": (
+        IMAGE,
+        "float[4,6,3,3] w, float[6] wb",
+        'ConvTranspose<strides=[2,2],auto_pad="VALID",output_shape=[20,16]>(x, w, wb)',
+    ),
+    "transposed, to a multiple of the shape, more at the end": (
+        IMAGE,
+        "float[4,6,3,4] w, float[6] wb",
+        'ConvTranspose<strides=[2,1],auto_pad="SAME_UPPER">(x, w, wb)',
+    ),
+    "transposed, to a multiple of the shape, more at the start": (
+        IMAGE,
+        "float[4,6,3,4] w",
+        'ConvTranspose<strides=[2,1],auto_pad="SAME_LOWER",output_padding=[1,0]>(x, w)',
     ),
     "transposed, of a volume": (
         VOLUME,
@@ -269,12 +291,50 @@ def test_units_that_a_layer_does_not_read_have_no_rows() -> None:
         ("float[N,7] x, float[3,5] w", 'y = Einsum<equation="bi,kj->bikj">(x, w)'),
         ("float[N,7] x, float[7,5] w", 'y = Einsum<equation="bi,ij,jk->bk">(x, w, x)'),
         ("float[7] x, float[7,5] w", "y = MatMul(x, w)"),
-        (f"{IMAGE}, float[4,3,2,2] w", "y = ConvTranspose<output_shape=[20,20]>(x, w)"),
-        (f"{IMAGE}, float[4,3,2,2] w", 'y = ConvTranspose<auto_pad="SAME_UPPER">(x, w)'),
     ],
 )
 def test_layers_that_cannot_be_refitted_alone_are_left_out(inputs: str, body: str) -> None:
     assert not found_in(weighted(inputs, body))
+
+
+@pytest.mark.parametrize(
+    ("inputs", "body", "count"),
+    [
+        (
+            f"{IMAGE}, float[4,4,1,1] w",
+            "a = Conv(x, w) b = Relu(a) y = Conv<pads=[1,1,1,1]>(b, w)",
+            2,
+        ),
+        (
+            "float[N,7] x, float[7,7] w",
+            "a = MatMul(x, w) b = Tanh(a) c = MatMul(b, w) y = Add(b, c)",
+            2,
+        ),
+        ("float[N,7] x, float[7,7] w", "a = Gemm(x, w) y = Gemm<transB=1>(a, w)", 0),
+        (f"{IMAGE}, float[4,2,1,1] w", "a = Conv<group=2>(x, w) y = Conv<group=2>(a, w)", 0),
+        (f"{IMAGE}, float[4,4,1,1] w", "a = Conv(x, w) b = Conv(a, w) c = Abs(w) y = Add(b, c)", 0),
+    ],
+)
+def test_layers_that_share_a_weight_are_one_if_all_that_reads_it_is_alike(
+    inputs: str, body: str, count: int
+) -> None:
+    proto = weighted(inputs, body)
+    channels = Channels(proto, judge.drawn(proto))
+    found = list(find_weights(channels.model.graph, channels.instance.shape))
+    assert sum(len(layer.places) for layer in found) == count and len(found) <= 1
+    assert not found_in(proto)
+
+
+def test_zero_biases_as_raw_exports_compute_them_do_not_hide_layers() -> None:
+    proto = weighted(
+        "float[N,4,9,7] x, float[6,4,3,3] w1, float[6,6,3,3] w2",
+        """z = Constant<value_float=0.0>() one = Constant<value_ints=[1]>()
+        n = Shape<start=0,end=1>(w1) s = Expand(n, one) c = CastLike(z, x) b1 = Expand(c, s)
+        h = Conv(x, w1, b1) r = Relu(h) d = CastLike(z, r) b2 = Expand(d, s) y = Conv(r, w2, b2)""",
+    )
+    assert not found_in(proto)
+    made = with_biases(optimize(proto).model)
+    assert [layer.weight for layer in found_in(made)] == ["w1", "w2"]
 
 
 def test_two_layers_that_share_a_bias_are_left_out() -> None:

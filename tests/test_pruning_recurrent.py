@@ -15,10 +15,11 @@ from onnxopt.pruning.biases import with_biases
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.readers import readers
 from onnxopt.pruning.recurrent import Gates
 from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.sensitivity import output_change
-from onnxopt.pruning.statistics import rank, readers
+from onnxopt.pruning.statistics import rank
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
 

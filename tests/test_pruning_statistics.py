@@ -13,10 +13,12 @@ from pruning_cases import CASES
 
 from onnxopt.calibration import Calibration
 from onnxopt.graph import Array
+from onnxopt.pruning import readers as looking
 from onnxopt.pruning import statistics
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.criteria import Criterion, order
-from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.layers import find_layers, find_weights
+from onnxopt.pruning.readers import readers
 from onnxopt.pruning.samples import ROWS, batches_of, fold, positions
 from onnxopt.pruning.statistics import (
     SENSITIVITY_CUTS,
@@ -25,7 +27,6 @@ from onnxopt.pruning.statistics import (
     guess,
     producer_weights,
     rank,
-    readers,
 )
 from onnxopt.pruning.stepper import set_weights, weights_of
 from onnxopt.runtime import Session
@@ -53,7 +54,7 @@ def ranked(
     seed: int = 0,
 ) -> tuple[Channels, list[Ranking]]:
     channels = channels_of(proto)
-    layers = list(find_layers(channels.model.graph, channels.instance.shape))
+    layers = list(find_weights(channels.model.graph, channels.instance.shape))
     return channels, rank(proto, channels, channels.groups, layers, given, criterion, seed)
 
 
@@ -76,7 +77,7 @@ def variance_lost(
 def test_the_curve_is_what_the_trials_lose(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     """All positions are looked at here, so that the curve is the error on these very samples."""
     if wide:
-        monkeypatch.setattr(statistics, "WIDEST_ROWS", 10)
+        monkeypatch.setattr(looking, "WIDEST_ROWS", 10)
     proto = weighted(*CONV)
     given = batches(proto)
     channels, (ranking,) = ranked(proto, given)
@@ -128,7 +129,7 @@ def first_columns(
 @pytest.mark.parametrize("wide", [False, True])
 def test_duplicates_go_first_and_cost_nothing(wide: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     if wide:
-        monkeypatch.setattr(statistics, "WIDEST_ROWS", 10)
+        monkeypatch.setattr(looking, "WIDEST_ROWS", 10)
     proto = weighted(*CONV)
     w1, wb1 = weights_of(proto, ["w1", "wb1"]).values()
     doubles = {"w1": np.concatenate([w1[:4]] * 2), "wb1": np.concatenate([wb1[:4]] * 2)}
@@ -142,7 +143,7 @@ def test_of_a_wide_layer_the_channel_is_looked_at_in_the_middle_of_the_kernel(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """One column of pixels alone differs from zero: corner taps see padding more often."""
-    monkeypatch.setattr(statistics, "WIDEST_ROWS", 10)
+    monkeypatch.setattr(looking, "WIDEST_ROWS", 10)
     proto = weighted(
         "float[N,3,3,3] x, float[8,3,1,1] w1, float[8] wb1, float[4,8,3,3] w2, float[4] wb2",
         "a = Conv(x, w1, wb1) b = Relu(a) y = Conv<pads=[1,1,1,1]>(b, w2, wb2)",
@@ -159,6 +160,33 @@ def test_of_a_wide_layer_the_channel_is_looked_at_in_the_middle_of_the_kernel(
     b = np.concatenate([Session(shown).run(g)["b"] for g in given]).astype(np.float64)
     expected = np.einsum("nchw,ndhw->cd", b, b) / (len(b) * 9)
     np.testing.assert_allclose(found.H[:-1, :-1], expected, rtol=1e-4, atol=1e-6)
+
+
+SHARED = (
+    "float[N,6] x, float[6,8] w1, float[8] wb1, float[8,4] w2",
+    "a = Gemm(x, w1, wb1) b = Relu(a) c = Tanh(a)"
+    " m = MatMul(b, w2) n = MatMul(c, w2) y = Concat<axis=1>(m, n)",
+)
+
+
+def test_layers_that_share_a_weight_are_looked_at_together() -> None:
+    proto = weighted(*SHARED)
+    given = batches(proto)
+    channels, (ranking,) = ranked(proto, given)
+    assert ranking.measured and ranking.readers == 2
+    for share, trial in zip(SENSITIVITY_CUTS, ranking.trials, strict=True):
+        assert set(trial) == {"w2"}
+        assert not trial["w2"][ranking.order[: round(share * 8)]].any()
+    layers = list(find_weights(channels.model.graph, channels.instance.shape))
+    (reader,) = readers(channels.groups[0], layers, channels)
+    moments = statistics._moments(proto, channels, {reader.layer: reader.look}, given)
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    shown.graph.output.extend([onnx.ValueInfoProto(name="b"), onnx.ValueInfoProto(name="c")])
+    rows = np.concatenate([Session(shown).run(g)[name] for g in given for name in "bc"])
+    assert moments[reader.layer].count == len(rows)
+    expected = rows.astype(np.float64).T @ rows / len(rows)
+    np.testing.assert_allclose(moments[reader.layer].H[:-1, :-1], expected, rtol=1e-4, atol=1e-6)
 
 
 def test_each_group_of_a_reader_has_moments_of_its_own() -> None:
@@ -388,7 +416,7 @@ def test_a_wide_product_after_flatten_is_looked_at_channel_by_channel(
     w1[6], wb1[6] = w1[2], wb1[2]  # one of the two is not needed
     w1[4], wb1[4] = 0, 3
     set_weights(proto, {"w1": w1, "wb1": wb1})
-    monkeypatch.setattr(statistics, "WIDEST_ROWS", 100)
+    monkeypatch.setattr(looking, "WIDEST_ROWS", 100)
     channels, (ranking,) = ranked(proto, batches(proto))
     layers = list(find_layers(channels.model.graph, channels.instance.shape))
     (reader,) = readers(channels.groups[0], layers, channels)
@@ -406,8 +434,8 @@ def test_a_wide_product_after_flatten_is_looked_at_channel_by_channel(
 def test_a_layer_that_is_too_wide_for_moments_is_not_looked_at(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(statistics, "WIDEST_ROWS", 100)
-    monkeypatch.setattr(statistics, "WIDEST_MEASURED", 7)
+    monkeypatch.setattr(looking, "WIDEST_ROWS", 100)
+    monkeypatch.setattr(looking, "WIDEST_MEASURED", 7)
     _, (ranking,) = ranked(weighted(*FLATTENED), batches(weighted(*FLATTENED)))
     assert not ranking.measured and sorted(ranking.order) == list(range(8))
 

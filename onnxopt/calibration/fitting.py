@@ -22,8 +22,29 @@ def check_inputs(inputs: Sequence[Port]) -> None:
             raise UsageError(
                 f"the input '{port.name}' is a {port.describe()}, and samples can only be tensors"
             )
-        if port.dims == ():
-            raise UsageError(f"the input '{port.name}' is a scalar, without an axis for samples")
+    if all(port.dims == () for port in inputs):
+        raise UsageError(
+            f"the input '{inputs[0].name}' is a scalar, without an axis for samples",
+            "leave the samples out: no input of this model has such an axis",
+        )
+
+
+def given_once(array: Array, port: Port, label: str) -> Array:
+    """What an input without axes gets with every batch, in the type of the input.
+
+    Raises:
+        UsageError: it has axes, is of another kind, or is not finite.
+    """
+    if array.ndim:
+        raise UsageError(
+            f"'{port.name}' in '{label}' is {shape_text(array.shape)}, but the input is a scalar, "
+            "which all samples share",
+            f"give it once, without axes: numpy.savez(..., {port.name}=numpy.array(VALUE))",
+        )
+    made = to_type(array, port, label)
+    if port.is_floating and not np.isfinite(made):
+        raise UsageError(f"'{port.name}' in '{label}' is NaN or infinity", "give a finite number")
+    return made
 
 
 def check_shape(sample: Sequence[int], port: Port, label: str) -> None:
@@ -68,7 +89,7 @@ def to_type(array: Array, port: Port, label: str) -> Array:
             raise _too_large(array, port, label)
         return array.astype(wanted)
     fix = f"save it as {'str' if wanted == np.dtype(object) else wanted}"
-    if port.is_floating and kind in "iu":
+    if port.is_floating and kind in "iu" and array.ndim:
         fix = NORMALIZE.format(dtype=wanted)
     raise UsageError(
         f"'{port.name}' in '{label}' is {array.dtype}, but the input is {port.describe()}", fix

@@ -34,7 +34,8 @@ def load_calibration(
 
     Args:
         path: FILE.npz with one array for each input under its name, the samples along the first
-            axis, and maybe "labels"; a single array goes to the single input, whatever its name.
+            axis (of a scalar input the number that all samples share), and maybe "labels"; a single
+            array goes to the single input, whatever its name.
             For models with one input also FILE.npy, or a folder of .npy files or of images, one
             sample in each, in the order of their names. Arrays are already preprocessed.
         samples: how many to draw, without replacement; None: all.

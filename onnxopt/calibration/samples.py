@@ -4,14 +4,20 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
 from onnxopt.arrays import LABELS, by_input, sample_count
-from onnxopt.calibration.fitting import check_count, check_inputs, check_labels, check_shape
+from onnxopt.calibration.fitting import (
+    check_count,
+    check_inputs,
+    check_labels,
+    check_shape,
+    given_once,
+)
 from onnxopt.calibration.sources import Source, Stacked, chunks
 from onnxopt.calibration.survey import survey
 from onnxopt.errors import UsageError
@@ -28,6 +34,7 @@ class Calibration:
         name: of the file or folder they are from.
         sources: where the samples of each input lie, by name of input.
         indices: which of the samples there, in order.
+        once: what inputs without axes get with every batch, by name.
         seed: of the choice of samples, and of `split`.
         labels: what is right for each chosen sample, where that is known.
         notes: what is suspicious about the samples, for a person.
@@ -39,6 +46,7 @@ class Calibration:
     seed: int = 0
     labels: Array | None = None
     notes: tuple[str, ...] = ()
+    once: Mapping[str, Array] = field(default_factory=dict)
 
     @classmethod
     def from_arrays(
@@ -53,21 +61,27 @@ class Calibration:
     ) -> Calibration:
         """Samples from arrays as `load_calibration` finds them in FILE.npz: one for each input,
         samples along the first axis, already preprocessed; and maybe "labels". They are not copied.
+        A scalar input gets its number with every batch.
 
         Raises:
             UsageError: as for `load_calibration`.
         """
         check_inputs(inputs)
         named = by_input(arrays, inputs, name)
-        count = sample_count(named, name)
-        for port in inputs:
+        once = {p.name: given_once(named[p.name], p, name) for p in inputs if p.dims == ()}
+        sampled = [port for port in inputs if port.name not in once]
+        count = sample_count({port.name: named[port.name] for port in sampled}, name)
+        for port in sampled:
             check_shape(named[port.name].shape[1:], port, name)
         is_label = LABELS in arrays and LABELS not in (port.name for port in inputs)
         labels = arrays[LABELS] if is_label else None
         if labels is not None:
             check_labels(labels, count, name)
-        sources = {port.name: Stacked(named[port.name], port, name) for port in inputs}
-        return cls.choose(name, sources, samples=samples, seed=seed, minimum=minimum, labels=labels)
+        sources = {port.name: Stacked(named[port.name], port, name) for port in sampled}
+        chosen = cls.choose(
+            name, sources, samples=samples, seed=seed, minimum=minimum, labels=labels
+        )
+        return replace(chosen, once=once)
 
     @classmethod
     def choose(
@@ -123,15 +137,18 @@ class Calibration:
                 for index in range(len(batch)):
                     total.update(f"{batch.dtype} {batch.shape[1:]}".encode())
                     total.update(_bytes(batch[index : index + 1]))
+        for name, array in self.once.items():
+            total.update(f"{name!r} {array.dtype}".encode() + _bytes(array))
         return total.hexdigest()
 
     def batches(self, size: int) -> Iterator[dict[str, Array]]:
         """All samples in order: feeds by name of input, `size` samples along the first axis, fewer
-        in the last one. A model with a fixed batch size takes batches of that size only."""
+        in the last one; then what is given once. A model with a fixed batch size takes batches of
+        that size only."""
         assert size >= 1, size
         for start in range(0, self.count, size):
             part = self.indices[start : start + size]
-            yield {name: source.read(part) for name, source in self.sources.items()}
+            yield {name: s.read(part) for name, s in self.sources.items()} | dict(self.once)
 
     def take(self, indices: Sequence[int] | npt.NDArray[np.integer]) -> Calibration:
         """The samples at these places among the chosen ones, in this order."""

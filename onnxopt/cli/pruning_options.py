@@ -49,6 +49,13 @@ class CompensationChoice(str, Enum):
     none = "none"
 
 
+class AugmentChoice(str, Enum):
+    """What more is made of the calibration samples."""
+
+    none = "none"
+    flip = "flip"
+
+
 def _option(*names: str, metavar: str | None = None, help: str = "") -> Any:
     return typer.Option(*names, metavar=metavar, help=help, show_default=False)
 
@@ -81,6 +88,13 @@ class PruningArguments:
     ] = None
     samples: Annotated[
         int | None, _option(metavar="N", help="Calibration samples to use (1024).")
+    ] = None
+    augment: Annotated[
+        AugmentChoice | None,
+        _option(
+            help="flip: use the mirror image of each sample too, for images that could as well be "
+            "mirrored (none)."
+        ),
     ] = None
     seed: Annotated[int | None, _option(metavar="N", help="Of whatever is drawn (0).")] = None
     criterion: Annotated[
@@ -219,6 +233,7 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
         calibration=given.calibration,
         preprocess=given.preprocess,
         samples=1024 if given.samples is None else given.samples,
+        augment="none" if given.augment is None else given.augment.value,
         evaluation=given.evaluate,
         metric="top1" if given.metric is None else given.metric,
         max_drop=given.max_drop,
@@ -256,6 +271,7 @@ DECIDED_BY_A_PLAN = (
     "params",
     "memory",
     "samples",
+    "augment",
     "seed",
     "criterion",
     "strategy",
@@ -279,6 +295,10 @@ def _check_together(
     if given.samples is not None and given.calibration is None:
         raise UsageError(
             "--samples says how many are taken, and there are none", "give --calibration"
+        )
+    if given.augment is not None and given.calibration is None:
+        raise UsageError(
+            "--augment makes more of calibration samples, and there are none", "give --calibration"
         )
     if is_preview:
         for name in JUDGED_OF_A_CUT:

@@ -16,13 +16,15 @@ from onnxopt.graph import Array
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, owners, width_cost
-from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.layers import find_weights
+from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.sensitivity import damages, factors
 from onnxopt.pruning.statistics import Ranking, chunks, rank
+from onnxopt.pruning.trials import couples
 from onnxopt.pruning.widths import WidthCost
 
 Tell: TypeAlias = Callable[[str, float], None]
@@ -113,7 +115,7 @@ def analyse(
     tell("following channels", 0.0)
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups:
-        raise UsageError("no channels of this model can be removed", why_not(channels))
+        raise UsageError(f"no channels of this model can be removed: {_why_not(channels)}")
     found = scales(channels) if options.criterion == "bn-scale" else {}
     rankings = _rankings(
         channels, batches if has_samples else (), options, found, tell, workers, cache
@@ -122,13 +124,15 @@ def analyse(
     if options.criterion == "bn-scale":
         notes += _without_scales(channels, found)
     if has_samples and options.strategy == "damage":
+        in_turns = options.compensation == "ridge"
         known = factors(
             proto,
             rankings,
             batches,
+            couples=couples(channels, rankings) if in_turns else {},
             is_repaired=options.compensation != "none",
             workers=workers,
-            saved=cache.pieces("sensitivities", *_key(channels, options, found)),
+            saved=cache.pieces("sensitivities", *_key(channels, options, found), in_turns),
             tell=lambda done: tell("measuring sensitivity", done),
         )
         lost = damages(rankings, known)
@@ -168,7 +172,7 @@ def _rankings(
     cache: Cache,
 ) -> list[Ranking]:
     groups = channels.groups
-    layers = list(find_layers(channels.model.graph, channels.instance.shape)) if batches else []
+    layers = list(find_weights(channels.model.graph, channels.instance.shape)) if batches else []
     parts = list(chunks(groups, layers, channels)) if batches else [list(range(len(groups)))]
     found: dict[int, Ranking] = {}
     for part in parts:
@@ -192,7 +196,7 @@ def _rankings(
                 saved=cache.pieces("rankings", *_key(channels, options, scales), part),
                 tell=told,
             )
-        except ValueError as error:
+        except NotFiniteError as error:
             fix = "check that the calibration samples are normalised as in training"
             raise UsageError(str(error), fix) from error
         found.update(zip(part, ranked, strict=True))
@@ -236,7 +240,7 @@ def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     return found
 
 
-def why_not(channels: Channels) -> str:
+def _why_not(channels: Channels) -> str:
     """The commonest reasons for which channels stay."""
     reasons = sorted(channels.declined, key=lambda d: -d.channels)[:3]
     return "; ".join(f"{d.node}: {d.reason}" for d in reasons) or "it has no layers with weights"

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 
-from onnxopt.calibration import Calibration, Preprocess, load_calibration
+from onnxopt.calibration import Calibration, Preprocess, flipped, load_calibration
 from onnxopt.errors import UsageError
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.optimizer import Options
@@ -16,7 +16,7 @@ from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.outcome import Samples
-from onnxopt.pruning.plan import Plan
+from onnxopt.pruning.plan import Augment, Plan
 from onnxopt.pruning.workers import DEFAULT_WORKERS
 from onnxopt.signature import Port, batch_of, model_inputs
 
@@ -32,6 +32,7 @@ class Job:
         budget: None with a plan, with `max_drop` alone, and for a preview.
         mode: the cost that shares are of.
         samples: calibration samples to use.
+        augment: what is made of these: "flip" adds their mirror images.
         evaluation: file of labelled samples.
         max_drop: how much the metric may fall; in points for those that are fractions.
         workers, cache: how the work is done; the result does not depend on them.
@@ -44,6 +45,7 @@ class Job:
     calibration: Path | None = None
     preprocess: str | None = None
     samples: int = 1024
+    augment: Augment = "none"
     evaluation: Path | None = None
     metric: str = "top1"
     max_drop: float | None = None
@@ -127,7 +129,8 @@ def _calibration(
         preprocess=preprocess,
         minimum=max(fewest, 2 * batch),
     )
-    return loaded.split(_batches(loaded.count / (HELD_OUT + 1), batch) / loaded.count)
+    used, held_out = loaded.split(_batches(loaded.count / (HELD_OUT + 1), batch) / loaded.count)
+    return (flipped(used) if job.augment == "flip" else used), held_out
 
 
 def _batches(samples: float, batch: int) -> int:

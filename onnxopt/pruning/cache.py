@@ -24,7 +24,7 @@ from onnxopt.graph import Array
 from onnxopt.model import write_atomically
 from onnxopt.runtime import DEFAULT_THREADS
 
-FORMAT = 1
+FORMAT = 2
 """Changes when what is kept changes its form or its meaning within one version."""
 
 

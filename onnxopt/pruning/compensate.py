@@ -98,6 +98,7 @@ def compensate(
     batches: Sequence[Batch],
     form: Form = "ridge",
     pairs: Mapping[str, Layer] = MappingProxyType({}),
+    workers: int = 1,
     tell: Callable[[float], None] = lambda done: None,
     saved: Pieces = NOWHERE,
 ) -> list[Refit]:
@@ -108,6 +109,7 @@ def compensate(
         after: from `following`.
         kept: which channels of the original's values are still there.
         pairs: from `find_pairs`.
+        workers: batches that are looked at at once; layers are refitted one after the other.
         tell: is told how much is done, 0 to 1.
         saved: where the weights of refitted layers are kept.
     """
@@ -141,7 +143,7 @@ def compensate(
             weights = weights_of(pruned, layer.parameters + (first.parameters if first else ()))
             both = _abreast(ours, theirs, len(batches) if inputs is None else len(inputs))
             task = _task(layer, target, kept, weights, *both, len(both[0]) * ours.size)
-            piece = _refit_one(task, first, inputs, form)
+            piece = _refit_one(replace(task, workers=workers), first, inputs, form)
             saved.put(f"{number:04d}", piece)
         set_weights(pruned, piece["weights"])
         if piece["turned"] and first is not None and inputs is not None:

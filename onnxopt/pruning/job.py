@@ -73,6 +73,7 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
         options=job.options,
         calibration="" if data.used is None else data.used.digest,
         samples=job.samples,
+        augment=job.augment,
         set_shapes=dict(job.rewriting.set_shapes),
         freeze_inputs=job.rewriting.freeze_inputs,
     )
@@ -110,7 +111,12 @@ def _with_plan(job: Job, digest: str) -> Job:
     options = replace(plan.options, prove=job.options.prove)
     samples = plan.samples or job.samples
     return replace(
-        job, mode=plan.budget.mode, options=options, rewriting=rewriting, samples=samples
+        job,
+        mode=plan.budget.mode,
+        options=options,
+        rewriting=rewriting,
+        samples=samples,
+        augment=plan.augment,
     )
 
 

@@ -45,6 +45,7 @@ class Layer:
         rectified: of an inner layer: the operator goes on with a Relu.
         share: what its error counts, where a node is several layers.
         quantized: the weight and the bias, as far as they are stored as integers.
+        others: layers that share its weight.
     """
 
     name: str
@@ -67,6 +68,12 @@ class Layer:
     rectified: bool = False
     share: float = 1.0
     quantized: tuple[Quantized, ...] = ()
+    others: tuple[Layer, ...] = ()
+
+    @property
+    def places(self) -> tuple[Layer, ...]:
+        """All layers of its weight, itself first."""
+        return (self, *self.others)
 
     @property
     def taps(self) -> int:
@@ -240,6 +247,8 @@ class Layer:
 
 
 def picked(rows: Array, positions: Indices) -> Array:
-    """[N, all, k] at [N, P] to [N P, k]."""
+    """[N, all, k] at [N, P] or, all of them, at [1, P]: [N P, k]."""
+    if positions.shape == (1, rows.shape[1]):
+        return rows.reshape(-1, rows.shape[-1])
     found = np.take_along_axis(rows, positions[:, :, None], axis=1)
     return found.reshape(-1, rows.shape[-1])

@@ -11,13 +11,14 @@ from onnxopt.graph import Constant, Graph, Node, Value
 from onnxopt.pruning.contraction import Contraction
 from onnxopt.pruning.follow.products import einsum_equation
 from onnxopt.pruning.layer import Layer
+from onnxopt.pruning.moments import transposed_spatial
+from onnxopt.pruning.owned import added_bias, bias_of, is_bias, is_stored, is_weight, own
 from onnxopt.pruning.quantized import Quantized, quantized
 from onnxopt.pruning.recurrent import GATES, gates
 
-__all__ = ["Layer", "find_layers"]
+__all__ = ["Layer", "find_layers", "find_weights"]
 
 Shape = Callable[[Value], tuple[int, ...] | None]
-FLOATS = (np.float32, np.float16, np.float64)
 LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
@@ -26,9 +27,38 @@ def find_layers(graph: Graph, shape: Shape) -> Iterator[Layer]:
 
     A layer whose weight something else reads too is left out: it cannot be refitted alone.
     """
+    return (layer for layer, reads in _layers_and_reads(graph, shape) if reads == 1)
+
+
+def find_weights(graph: Graph, shape: Shape) -> Iterator[Layer]:
+    """The same, and for each weight that several layers share the first one, with the others.
+
+    They must be alike, and nothing else may read the weight. Their biases are left alone.
+    """
+    found = list(_layers_and_reads(graph, shape))
+    alike: dict[Layer, list[Layer]] = {}
+    for layer, _ in found:
+        alike.setdefault(_wherever(layer), []).append(layer)
+    for layer, reads in found:
+        first, *others = alike[_wherever(layer)]
+        if reads == 1:
+            yield layer
+        elif layer is first and layer.groups == 1 and len(others) == reads - 1:
+            yield replace(layer, bias="", output=layer.node, others=tuple(others))
+
+
+def _layers_and_reads(graph: Graph, shape: Shape) -> Iterator[tuple[Layer, int]]:
+    """All layers, each with how often its weight is read."""
+    reads = {value.name: len(value.consumers) for node in graph.nodes for value in node.inputs}
     for node in graph.nodes:
         if node.is_standard or (node.domain == "com.microsoft" and node.op in _CONTRIB):
-            yield from _layers(node, shape)
+            yield from ((layer, reads[layer.weight]) for layer in _layers(node, shape))
+
+
+def _wherever(layer: Layer) -> Layer:
+    """What is the same of layers with one matrix, whatever they read and make."""
+    place = replace(layer, name="", node="", input="", output="", bias="", bias_gain=1.0)
+    return replace(place, strides=(), dilations=(), pads=(), extra=())
 
 
 _CONTRIB = ("FusedConv", "FusedGemm", "Attention")
@@ -44,7 +74,7 @@ def _layers(node: Node, shape: Shape) -> Iterable[Layer | Contraction]:
         found = _contraction(node, _matmul_terms(node, shape), shape)
     elif node.op == "Einsum":
         found = _contraction(node, _einsum_terms(node), shape)
-    elif not _own(node.inputs[1]) and quantized(node.inputs[1]) is None:
+    elif not is_weight(node.inputs[1]):
         return ()
     elif node.op in ("Conv", "ConvTranspose", "FusedConv"):
         found = _convolution(node, shape)
@@ -57,49 +87,23 @@ def _layers(node: Node, shape: Shape) -> Iterable[Layer | Contraction]:
     return () if found is None else (found,)
 
 
-def _own(value: Value) -> bool:
-    """A weight of floats that one node alone reads."""
-    return (
-        isinstance(value, Constant)
-        and not value.overridable
-        and not value.is_graph_output
-        and len(value.consumers) == 1
-        and value.dtype in FLOATS
-    )
-
-
-def _bias(node: Node, outputs: int) -> str | None:
-    """The name of the bias, "" if there is none; None if it is one that cannot be changed."""
-    value = node.input(2)
-    if value is None:
-        return ""
-    return value.name if _is_bias(value, outputs) else None
-
-
-def _is_bias(value: Value, outputs: int) -> bool:
-    """A number for each output, none of them broadcast."""
-    if quantized(value) is not None:
-        return value.producer is not None and value.producer.inputs[0].static_shape == (outputs,)
-    return _own(value) and isinstance(value, Constant) and value.dims in ((outputs,), (1, outputs))
-
-
 def _convolution(node: Node, shape: Shape) -> Layer | None:
     kernel = tuple(int(d) for d in (shape(node.inputs[1]) or ())[2:])
     data, made = shape(node.inputs[0]), shape(node.outputs[0])
-    bias = _bias(node, made[1]) if made is not None else None
+    bias = bias_of(node, made[1]) if made is not None else None
     transposed = node.op == "ConvTranspose"
     if bias is None or data is None or made is None or not kernel or node.input(3) is not None:
         return None
     strides = tuple(node.attr("strides") or [1] * len(kernel))
     dilations = tuple(node.attr("dilations") or [1] * len(kernel))
     pads = tuple(node.attr("pads") or [0] * 2 * len(kernel))
-    if node.attr("auto_pad") not in (None, "", "NOTSET", "VALID"):
-        if transposed:
-            return None
-        pads = _automatic(node, data[2:], made[2:], kernel, strides, dilations)
-    if transposed and node.attr("output_shape"):
-        return None
     extra = tuple(node.attr("output_padding") or ()) if transposed else ()
+    if node.attr("output_shape") or node.attr("auto_pad") not in (None, "", "NOTSET", "VALID"):
+        ends = (made, data) if transposed else (data, made)
+        pads = _automatic(node, ends[0][2:], ends[1][2:], kernel, strides, dilations, extra)
+    if transposed:
+        plain = transposed_spatial(data[2:], kernel, strides, dilations, pads)
+        extra = tuple(n - m for n, m in zip(made[2:], plain, strict=True))
     kind = "transposed" if transposed else "conv"
     return replace(
         _layer(node, kind, bias),
@@ -121,12 +125,17 @@ def _automatic(
     kernel: Sequence[int],
     strides: Sequence[int],
     dilations: Sequence[int],
+    extra: Sequence[int],
 ) -> tuple[int, ...]:
-    """The padding that SAME_UPPER and SAME_LOWER stand for."""
-    sizes = zip(data, made, kernel, strides, dilations, strict=True)
-    totals = [max((o - 1) * s + d * (k - 1) + 1 - n, 0) for n, o, k, s, d in sizes]
+    """The padding that SAME_UPPER, SAME_LOWER and `output_shape` stand for.
+
+    Args:
+        data, made: spatial shapes of what is read and made; of a transposed one the other way.
+    """
+    sizes = zip(data, made, kernel, strides, dilations, extra or [0] * len(kernel), strict=True)
+    totals = [max((o - 1) * s + d * (k - 1) + 1 + e - n, 0) for n, o, k, s, d, e in sizes]
     small, large = [t // 2 for t in totals], [t - t // 2 for t in totals]
-    pads = (large, small) if node.attr("auto_pad") == "SAME_LOWER" else (small, large)
+    pads = (small, large) if node.attr("auto_pad") == "SAME_UPPER" else (large, small)
     return (*pads[0], *pads[1])
 
 
@@ -147,7 +156,7 @@ def _layer(node: Node, kind: str, bias: str, output: Value | None = None) -> Lay
 
 def _gemm(node: Node) -> Layer | None:
     flipped = bool(node.attr("transB"))
-    bias = _bias(node, (node.inputs[1].static_shape or (0, 0))[0 if flipped else 1])
+    bias = bias_of(node, (node.inputs[1].static_shape or (0, 0))[0 if flipped else 1])
     gain, bias_gain = (float(1 if (g := node.attr(n)) is None else g) for n in ("alpha", "beta"))
     if node.attr("transA") or not gain or bias is None:
         return None
@@ -162,11 +171,7 @@ def _gemm(node: Node) -> Layer | None:
 
 
 def _is_matrix(node: Node) -> bool:
-    return node.inputs[1].rank == 2 and _is_weight(node.inputs[1])
-
-
-def _is_weight(value: Value) -> bool:
-    return _own(value) or quantized(value) is not None
+    return node.inputs[1].rank == 2 and is_weight(node.inputs[1])
 
 
 def _matmul(node: Node) -> Layer | None:
@@ -174,27 +179,15 @@ def _matmul(node: Node) -> Layer | None:
     if (node.inputs[0].rank or 0) < 2:
         return None
     outputs = (node.inputs[1].static_shape or (0, 0))[1]
-    other = _added(node, lambda value: _is_bias(value, outputs) and value.rank == 1)
+    other = added_bias(node, lambda value: is_bias(value, outputs) and value.rank == 1)
     if other is None:
         return _layer(node, "linear", "")
     return _layer(node, "linear", other.name, node.outputs[0].consumers[0].outputs[0])
 
 
-def _added(node: Node, is_bias: Callable[[Value], bool]) -> Value | None:
-    """The bias that the only reader of what a node makes adds to it."""
-    made = node.outputs[0]
-    if len(made.consumers) != 1 or made.is_graph_output:
-        return None
-    add = made.consumers[0]
-    if add.op != "Add" or add.graph is not node.graph:
-        return None
-    other = add.inputs[1] if add.inputs[0] is made else add.inputs[0]
-    return other if _own(other) and is_bias(other) else None
-
-
 def _attention(node: Node) -> Layer | None:
     """The projection of com.microsoft.Attention: X [B, S, I], W [I, 3 H D], b [3 H D]."""
-    bias = _bias(node, (node.inputs[1].static_shape or (0, 0))[1])
+    bias = bias_of(node, (node.inputs[1].static_shape or (0, 0))[1])
     return None if bias is None else replace(_layer(node, "linear", bias), inner=True)
 
 
@@ -203,7 +196,7 @@ def _recurrent(node: Node) -> Iterable[Layer]:
     weights = [v for v in node.inputs[1:4] if not v.omitted]
     fixed = [v for v in node.inputs if isinstance(v, Constant)]
     if (
-        not all(map(_own, weights))
+        not all(map(own, weights))
         or any(v.overridable for v in fixed)
         or node.attr("layout")
         or all(v.omitted for v in node.outputs)
@@ -218,13 +211,13 @@ def _einsum_terms(node: Node) -> tuple[int, str, str, str] | None:
     letters = terms.split(",")
     if not arrow or len(letters) != 2 or not "".join((*letters, result)).isalpha():
         return None
-    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    place = next((i for i, value in enumerate(node.inputs) if is_stored(value)), None)
     return None if place is None else (place, letters[1 - place], letters[place], result)
 
 
 def _matmul_terms(node: Node, shape: Shape) -> tuple[int, str, str, str] | None:
     """Those of a product with a weight on the left, or with one that is no matrix."""
-    place = next((i for i, value in enumerate(node.inputs) if _own(value)), None)
+    place = next((i for i, value in enumerate(node.inputs) if is_stored(value)), None)
     shapes = [shape(value) for value in node.inputs]
     if place is None or any(s is None or len(s) > 20 for s in shapes):
         return None
@@ -266,7 +259,7 @@ def _contraction(
         dims=dims,
     )
     wanted = tuple(sizes[c] for c in found.bias_letters)
-    bias = _added(node, lambda v: bool(wanted) and v.static_shape == wanted)
+    bias = added_bias(node, lambda v: bool(wanted) and v.static_shape == wanted)
     if bias is None:
         return found
     return replace(found, bias=bias.name, output=made.consumers[0].outputs[0].name)

@@ -100,7 +100,7 @@ class LinearMap:
         )
         proto = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 17)])
         proto.ir_version = 8
-        return Session(proto, optimized=True)
+        return Session(proto, optimized=True, threads=1)
 
 
 def _at_least_single(x: Array) -> Array:

@@ -29,6 +29,18 @@ _FIELDS = ("xx", "x", "xt", "t", "tt")
 _TARGETS = ("xt", "t", "tt")
 
 
+@dataclass(frozen=True, eq=False)
+class Products:
+    """What some rows add to sums of moments: for each chunk of them, by name. count: rows."""
+
+    count: int
+    sums: Sequence[Mapping[str, Array]]
+
+
+class NotFiniteError(ArithmeticError):
+    """Values are infinite, not numbers, or too large to be squared: they teach nothing."""
+
+
 @dataclass(eq=False)
 class Moments:
     """Running sums over rows x [rows, groups * k] and targets t [rows, groups * m].
@@ -55,26 +67,33 @@ class Moments:
     def add(self, x: Array, t: Array) -> None:
         """Take in rows x [rows, groups * k], without the 1 of the bias, and t [rows, groups * m].
 
-        Raises ValueError for values that are not finite or too large to be squared.
+        Raises NotFiniteError for values that are not finite or too large to be squared.
         """
-        self._take(x, t, _FIELDS)
-        self.count += len(x)
+        self.take(self.products(x, t))
 
     def without_targets(self) -> Moments:
-        """The moments of the same rows; their targets are still to come, by `aim`."""
+        """The moments of the same rows; their targets are still to come."""
         kept = {name: self.sums[name] for name in _FIELDS if name not in _TARGETS}
         return Moments(self.k, self.m, self.groups, self.count, kept)
 
-    def aim(self, x: Array, t: Array) -> None:
-        """Take in targets t [rows, groups * m] of rows that have been taken in already.
+    def take(self, found: Products) -> None:
+        """Take in what `products` has made, here or elsewhere."""
+        self.count += found.count
+        for sums in found.sums:
+            for name, value in sums.items():
+                self.sums[name] += value
 
-        Raises ValueError as `add` does.
+    def products(self, x: Array, t: Array, *, aim: bool = False) -> Products:
+        """What rows x [rows, groups * k] and targets t [rows, groups * m] add to the sums.
+
+        Args:
+            aim: the rows have been taken in already; only their targets are new.
+
+        Raises NotFiniteError as `add` does.
         """
-        self._take(x, t, _TARGETS)
-
-    def _take(self, x: Array, t: Array, fields: Sequence[str]) -> None:
         assert x.shape == (len(t), self.groups * self.k), (x.shape, self.groups, self.k)
         assert t.shape == (len(x), self.groups * self.m), (t.shape, self.groups, self.m)
+        fields, found = _TARGETS if aim else _FIELDS, []
         for start in range(0, len(x), CHUNK_ROWS):
             part = slice(start, start + CHUNK_ROWS)
             with np.errstate(all="ignore"):
@@ -82,11 +101,11 @@ class Moments:
                 if not _are_finite(sums):
                     sums = self._products(x[part], t[part], fields, np.float64)
             if not _are_finite(sums):
-                raise ValueError(
+                raise NotFiniteError(
                     "activations are infinite, not numbers, or too large to be squared"
                 )
-            for name, value in sums.items():
-                self.sums[name] += value
+            found.append(sums)
+        return Products(0 if aim else len(x), found)
 
     def _products(
         self, x: Array, t: Array, fields: Sequence[str], dtype: npt.DTypeLike
@@ -224,22 +243,22 @@ def _gathered(
 ) -> Array:
     """The rows of the wanted positions, given where each tap of a position reads on each axis."""
     samples, channels, *spatial = x.shape
-    flat = x.reshape(samples, channels, math.prod(spatial))
+    size = math.prod(spatial)
     taps = np.array(list(itertools.product(*map(range, kernel))), np.int64).T
     wanted = np.arange(math.prod(shape))[None] if positions is None else positions
-    rows = np.empty((samples, wanted.shape[1], channels, taps.shape[1]), x.dtype)
-    for sample in range(samples):
-        if sample < len(wanted):  # else all positions, the same as for the sample before
-            at = np.zeros((wanted.shape[1], taps.shape[1]), np.int64)
-            inside = np.ones(at.shape, np.bool_)
-            for axis, o in enumerate(np.unravel_index(wanted[sample], shape)):
-                index, valid = source(o[:, None], taps[axis][None], axis)
-                at = at * spatial[axis] + np.where(valid, index, 0)
-                inside &= valid
-        picked = flat[sample].take(at, axis=1)
-        picked[:, ~inside] = 0
-        rows[sample] = picked.transpose(1, 0, 2)
-    return rows.reshape(samples * wanted.shape[1], channels * taps.shape[1])
+    at = np.zeros((*wanted.shape, taps.shape[1]), np.int64)
+    inside = np.ones(at.shape, np.bool_)
+    for axis, o in enumerate(np.unravel_index(wanted, shape)):
+        index, valid = source(o[..., None], taps[axis], axis)
+        at = at * spatial[axis] + np.where(valid, index, 0)
+        inside &= valid
+    at[~inside] = size  # a column of zeros stands there
+    flat = np.zeros((samples, channels, size + 1), x.dtype)
+    flat[:, :, :size] = x.reshape(samples, channels, size)
+    rows = np.empty((samples, *at.shape[1:2], channels, taps.shape[1]), x.dtype)
+    for sample in range(samples):  # with one row of positions they are the same for all
+        rows[sample] = flat[sample].take(at[min(sample, len(at) - 1)], 1).transpose(1, 0, 2)
+    return rows.reshape(-1, channels * taps.shape[1])
 
 
 def _pairs(pads: Sequence[int]) -> list[tuple[int, int]]:

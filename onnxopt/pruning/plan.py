@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import onnx
 
@@ -18,6 +18,8 @@ from onnxopt.pruning.results import GroupView, Pruned
 from onnxopt.typed_json import typed
 
 VERSION = "onnxopt-plan/1"
+
+Augment: TypeAlias = Literal["none", "flip"]
 
 Recorded: TypeAlias = tuple[GroupView, tuple[int, ...], tuple[int, ...]]
 """A group, the widths that it might have had, and the numbers of the units that are gone."""
@@ -31,6 +33,7 @@ class Plan:
         model: digest of the model that was pruned.
         calibration: digest of the samples it was pruned with; "" without any.
         samples: how many samples were asked for.
+        augment: what was made of these.
         set_shapes, freeze_inputs: how the model was changed before.
         rounds: for each round its groups, and the grid of their widths.
     """
@@ -40,6 +43,7 @@ class Plan:
     options: PruneOptions
     calibration: str = ""
     samples: int = 0
+    augment: Augment = "none"
     set_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     freeze_inputs: bool = False
     rounds: tuple[tuple[tuple[Recorded, ...], int], ...] = ()
@@ -64,6 +68,7 @@ def plan_json(plan: Plan, pruned: Pruned, origin: str) -> str:
             "sha256": plan.calibration,
             "origin": origin,
             "samples": plan.samples,
+            "augment": plan.augment,
         },
         "budget": asdict(plan.budget),
         "options": asdict(plan.options),
@@ -128,6 +133,7 @@ def _plan(data: Mapping[str, Any]) -> Plan:
         options=typed(PruneOptions, data["options"], "options"),
         calibration=typed(str, calibration["sha256"], "calibration.sha256"),
         samples=typed(int, calibration["samples"], "calibration.samples"),
+        augment=typed(Augment, calibration.get("augment", "none"), "calibration.augment"),
         set_shapes=typed(Mapping[str, tuple[int, ...]], data["set_shapes"], "set_shapes"),
         freeze_inputs=typed(bool, data["freeze_inputs"], "freeze_inputs"),
         rounds=rounds,

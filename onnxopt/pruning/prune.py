@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,15 +13,16 @@ from onnxopt.calibration import Calibration
 from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost, why_not
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.choosing import TOLERATED, choose, require_possible
+from onnxopt.pruning.choosing import choose, require_possible
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
+from onnxopt.pruning.remarks import after_pruning, before_pruning
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch, batches_of
@@ -47,12 +48,6 @@ ONE_ROUND = 0.2
 """Share of the cost below which two rounds are taken. Above, one is better: on ResNet-56 at 0.3 it
 leaves 3 % less error in the logits than two, on ResNet-20 at 0.5 10 % less (samples that took no
 part), since refits of a second round start from weights that were fitted to the first."""
-
-NO_SAMPLES = (
-    "no calibration data: channels go by their weights alone and nothing is made up for; expect "
-    "to lose most of the accuracy at deeper cuts; a few hundred unlabelled samples "
-    "(--calibration) change that"
-)
 
 
 def prune(
@@ -121,24 +116,8 @@ class Pruner:
         samples = calibration.digest if cache and calibration else ""
         self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
         self.original: Cost = reference_cost(self.lossless.report.before, base)
-        self._notes = list(self._first_notes())
-
-    def _first_notes(self) -> Iterator[str]:
-        if not self.has_samples:
-            yield NO_SAMPLES
-        elif len(self.batches) == 1 and self.options.compensation != "none":
-            size = len(next(iter(self.batches[0].values())))
-            yield (
-                f"the samples fill only one batch of the {size} that the model takes at once, so "
-                "refits are judged by the very samples that they are fitted to: give more samples, "
-                "or a model with a free or smaller batch size"
-            )
-        before = self.lossless.report.before
-        if self.original.macs != before.macs:
-            yield (
-                f"{len(before.unknown)} nodes of the model have unknown shapes: what it costs is "
-                "taken from its rewritten form"
-            )
+        sampled = self.batches if self.has_samples else ()
+        self._notes = list(before_pruning(sampled, options, self.lossless, self.original))
 
     @cached_property
     def analysis(self) -> Analysis:
@@ -189,10 +168,10 @@ class Pruner:
     def _target(self, budget: Budget) -> float:
         target = budget.target(self.original)
         whole = measured(self.original, budget.mode)
-        if not whole:
+        if not whole and self.analysis.groups:  # without any the analysis says why
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
-                why_not(self.analysis.channels),
+                "give a budget of another cost",
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
@@ -207,12 +186,10 @@ class Pruner:
 
     def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
-        cost, grid = cost_of(rewritten.model), rounds.done[-1].multiple_of
+        cost = cost_of(rewritten.model)
         notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
-        if any(choice.removed for done in rounds.done for choice in done.groups):
-            notes += _misses(cost, self.original, budget, grid)
-        else:
-            notes.append("nothing was cut: rewriting without loss was enough for the budget")
+        off = measured(cost, budget.mode) / budget.target(self.original) - 1
+        notes += after_pruning(rounds.done, self.options, off, has_samples=self.has_samples)
         return Pruned(
             model=rewritten.model,
             original=self.original,
@@ -236,17 +213,6 @@ def _of_the_result(rewriting: Options) -> Options:
     )
 
 
-def _misses(cost: Cost, original: Cost, budget: Budget, multiple_of: int) -> Iterator[str]:
-    """What to say where the budget is missed by more than 1 %."""
-    off = measured(cost, budget.mode) / budget.target(original) - 1
-    if abs(off) > TOLERATED:
-        why = "the widths that its groups can take"
-        if multiple_of > 1:
-            why = f"widths that are multiples of {multiple_of}"
-        more = "more" if off > 0 else "less"
-        yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"
-
-
 def _batches(
     proto: onnx.ModelProto, calibration: Calibration | None, sample_bytes: int
 ) -> Sequence[Batch]:
@@ -266,7 +232,8 @@ def _batches(
         count = len(next(iter(batches[0].values())))
         raise UsageError(
             f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
-            "if it takes only one size of batches, fix that with --set-shape NAME=SIZE,...",
+            "give samples with values that the model takes; if it takes one size of batches only, "
+            "fix that with --set-shape NAME=SIZE,...",
         ) from None
     return batches
 

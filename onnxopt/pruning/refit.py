@@ -15,9 +15,10 @@ import numpy as np
 
 from onnxopt.graph import Array
 from onnxopt.pruning.layer import Layer, Weights
-from onnxopt.pruning.moments import Indices, Moments
+from onnxopt.pruning.moments import Indices, Moments, Products
 from onnxopt.pruning.ridge import STRENGTH, solve
-from onnxopt.pruning.samples import ROWS, fold, positions
+from onnxopt.pruning.samples import fold, positions
+from onnxopt.pruning.workers import in_order
 
 WIDEST_SOLVED = 6000
 """Rows of W above which a layer only gets a gain and an offset for each output."""
@@ -77,7 +78,7 @@ class Looked:
         found = self._held.get(batch)
         if found is None:
             found = self.layer.rows(self.inputs[batch], self.chosen(batch))
-            if found[0].nbytes * ROWS <= LARGEST_HELD_BYTES:
+            if found.nbytes * len(self.shapes) <= LARGEST_HELD_BYTES:
                 self._held[batch] = found
         return found
 
@@ -96,6 +97,7 @@ class Task:
         rectified: only a Relu reads it: below zero, differences are not seen.
         weights: the present ones, by name.
         judge: the error that weights lead to, where it is not that of the targets.
+        workers: batches that are looked at at once.
     """
 
     looked: Looked
@@ -104,6 +106,7 @@ class Task:
     rectified: bool
     weights: Weights
     judge: Callable[[Array], float] | None = None
+    workers: int = 1
 
     @property
     def layer(self) -> Layer:
@@ -197,12 +200,16 @@ def _taken(
     """
     groups, rows, m = W.shape
     moments = Moments(rows - 1, m, groups) if known is None else known.without_targets()
-    for number in batches:
+
+    def products(number: int) -> Products:
         x, t, shortcut = task.rows(number)
         if is_relaxed:
             now = result(x, W) + shortcut
             t = np.where((t <= 0) & (now <= 0), now, t)
-        (moments.add if known is None else moments.aim)(x, t - shortcut)
+        return moments.products(x, t - shortcut, aim=known is not None)
+
+    for found in in_order(products, batches, task.workers):
+        moments.take(found)
     return moments
 
 
@@ -279,16 +286,16 @@ def error(task: Task, W: Array) -> float:
         W = task.layer.matrix({**task.weights, **task.layer.stored(W, task.weights)})
     if task.judge is not None:
         return task.judge(W)
-    total = squares = sums = 0.0
-    count = 0
-    for number in task.fold(held_out=True):
+
+    def judged(number: int) -> tuple[float, float, float, int]:
         x, t, shortcut = task.rows(number)
         now = result(x, W) + shortcut
         if task.rectified:
             now, t = np.maximum(now, 0), np.maximum(t, 0)
-        total += float(np.square(now - t, dtype=np.float64).sum())
-        squares += float(np.square(t, dtype=np.float64).sum())
-        sums += float(t.sum(dtype=np.float64))
-        count += t.size
+        lost, square = (float(np.square(a, dtype=np.float64).sum()) for a in (now - t, t))
+        return lost, square, float(t.sum(dtype=np.float64)), t.size
+
+    judging = in_order(judged, task.fold(held_out=True), task.workers)
+    total, squares, sums, count = map(sum, zip(*judging, strict=True))
     spread = squares - sums * sums / max(count, 1)
     return total / spread if spread > 0 else total

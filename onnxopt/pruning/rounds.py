@@ -18,6 +18,7 @@ from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.curves import Curve
 from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.proof import Proof, prove
@@ -125,7 +126,7 @@ class Rounds:
         self._remember(channels, dead)
         try:
             refits = tuple(self._compensate())
-        except ValueError as error:
+        except NotFiniteError as error:
             raise UsageError(
                 f"weights cannot be refitted: {error}",
                 "check that the calibration samples are normalised as in training",
@@ -192,6 +193,7 @@ class Rounds:
             self.batches,
             self.options.compensation,
             find_pairs(after.model.graph, layers),
+            self.workers,
             lambda done: self.tell("refitting", done),
             self.cache.pieces("refits", self.base, self.pruned, kept, self.options.compensation),
         )

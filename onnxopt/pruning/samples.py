@@ -27,6 +27,8 @@ ROWS = 65_536
 """Positions of a layer that are looked at, over all samples. A ResNet-56 at 0.4 of its FLOPs has
 3 % less error in the logits than with 24,576, judged by calibration samples that took no part."""
 
+FEWEST_OF_A_SAMPLE = 32
+"""Positions of each sample that are looked at, even where that makes more than ROWS."""
 
 LARGEST_BATCH_BYTES = 256 * 2**20
 """What the values of one batch may take at once; of large images fewer run together."""
@@ -84,15 +86,17 @@ def fold(batches: Sequence[object], held_out: bool) -> list[int]:
 def positions(layer: Layer, shape: Sequence[int], samples: int, batch: int) -> Indices:
     """Which output positions of a batch are looked at: [N, P], other ones for each sample.
 
+    [1, P] where that is all of them.
+
     Args:
         shape: of the layer's output for this batch.
         samples: in all batches together.
         batch: its number; with the name of the layer it seeds the choice.
     """
     available = layer.positions(shape)
-    count = min(available, max(1, -(-ROWS // max(samples, 1))))
+    count = min(available, max(FEWEST_OF_A_SAMPLE, -(-ROWS // max(samples, 1))))
     if count == available:
-        return np.broadcast_to(np.arange(available), (shape[0], available)).astype(np.int64)
+        return np.arange(available, dtype=np.int64)[None]
     rng = np.random.default_rng([zlib.crc32(layer.node.encode()), batch])
     chosen = rng.random((shape[0], available)).argpartition(count, axis=1)[:, :count]
     return np.sort(chosen, axis=1).astype(np.int64)

@@ -16,21 +16,15 @@ from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.problem import Problem, curve
+from onnxopt.pruning.readers import Look, Reader, readers
 from onnxopt.pruning.recurrent import GATES
 from onnxopt.pruning.samples import BATCH, Batch, positions, size_bytes
 from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.stepper import weights_of
 from onnxopt.pruning.threads import one_thread
-from onnxopt.pruning.tracker import Role
 from onnxopt.pruning.workers import in_order
 from onnxopt.runtime import Session
 from onnxopt.submodel import submodel
-
-WIDEST_ROWS = 2600
-"""Rows of moments [k, k] above which only the channels are looked at, not their taps."""
-
-WIDEST_MEASURED = 6000
-"""Rows of moments above which a layer is not looked at."""
 
 LARGEST_MOMENTS_BYTES = 256 * 2**20
 LARGEST_SHOWN_BYTES = 256 * 2**20
@@ -41,7 +35,6 @@ SHARES = 16
 
 SENSITIVITY_CUTS = (0.5, 0.75)
 """Shares of a group that are cut to see what that does to the outputs."""
-
 
 NOTHING_LEFT = 1e-3
 """Share of the weights that counts as left where all are gone."""
@@ -66,99 +59,11 @@ class Ranking:
     measured: bool
     readers: int = 1
 
-
-@dataclass(frozen=True)
-class Look:
-    """How the rows of a layer are looked at.
-
-    Attributes:
-        groups: of the layer.
-        k: rows of each.
-        block: of so many rows side by side only the middle one is looked at: of a wide layer a
-            channel's taps, or what Flatten makes of its positions.
-    """
-
-    groups: int
-    k: int
-    block: int
-
     @property
-    def seen(self) -> int:
-        """Rows of the moments of one group."""
-        return self.k // self.block
-
-    def shown(self, rows: Array) -> Array:
-        """[n, groups k] as [n, groups seen]."""
-        if self.block == 1:
-            return rows
-        return rows.reshape(len(rows), -1, self.block)[:, :, self.block // 2]
-
-
-@dataclass(frozen=True)
-class Reader:
-    """A layer that contracts channels of a group, with the rows that each unit takes."""
-
-    layer: Layer
-    rows: Sequence[Sequence[Array]]
-    look: Look
-
-
-def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) -> list[Reader]:
-    """The layers that can be refitted when the group is cut."""
-    by_weight: dict[str, list[Layer]] = {}
-    for layer in layers:
-        for name in layer.weights:
-            by_weight.setdefault(name, []).append(layer)
-    found: dict[Layer, list[list[Array]]] = {}
-    looks: dict[Layer, Look] = {}
-    for role in group.consumers:
-        for layer in by_weight.get(role.weight.name, ()):
-            roots = input_roots(layer, role, channels)
-            if roots is not None:
-                rows = layer.unit_rows(roots, group.units)
-                found[layer] = _together(found[layer], rows) if layer in found else rows
-                looks[layer] = _look(layer, roots, channels)
-    return [
-        Reader(layer, rows, looks[layer])
-        for layer, rows in found.items()
-        if looks[layer].seen <= WIDEST_MEASURED
-    ]
-
-
-def _look(layer: Layer, roots: Array, channels: Channels) -> Look:
-    groups, rows, _ = layer.matrix(weights_of(channels.proto, layer.parameters)).shape
-    k, block = rows - 1, 1
-    if k > WIDEST_ROWS:
-        block = layer.taps if layer.spatial else _run_length(roots) if type(layer) is Layer else 1
-    return Look(groups, k, block)
-
-
-def _run_length(roots: Array) -> int:
-    """The size of the blocks that channels side by side come in."""
-    changes = np.flatnonzero(np.diff(roots)) + 1
-    return int(np.gcd.reduce(np.append(changes, len(roots))))
-
-
-def _together(
-    first: Sequence[Sequence[Array]], second: Sequence[Sequence[Array]]
-) -> list[list[Array]]:
-    """The rows that a unit takes on either of two axes."""
-    return [
-        [np.union1d(a, b) for a, b in zip(one, two, strict=True)]
-        for one, two in zip(first, second, strict=True)
-    ]
-
-
-def input_roots(layer: Layer, role: Role, channels: Channels) -> Array | None:
-    """The root of each channel that the layer reads."""
-    tracker = channels.tracker
-    if layer.spatial and layer.groups > 1:
-        label = tracker.axes(role.node.inputs[0])[1]
-    else:
-        label = tracker.axes(role.weight)[role.axis]
-    if isinstance(label, str):
-        return None
-    return layer.spread(tracker.atoms.roots(label), role.weight.name, role.axis)
+    def tried(self) -> tuple[Array, ...]:
+        """The units that are gone in each trial."""
+        units = len(self.order)
+        return tuple(self.order[: round(share * units)] for share in SENSITIVITY_CUTS)
 
 
 def chunks(
@@ -230,7 +135,7 @@ def _moments(
     shares = [range(len(batches))[start : start + step] for start in range(0, len(batches), step)]
     together = list(_shown_together(list(looks), channels))
     for place, part in enumerate(together):
-        names = list(dict.fromkeys(name for layer in part for name in layer.reads))
+        names = list(dict.fromkeys(n for layer in part for p in layer.places for n in p.reads))
         inputs = {info.name for info in proto.graph.input}
         shown = [name for name in names if name not in inputs]
         session = Session(submodel(proto, shown), optimized=True, threads=1) if shown else None
@@ -265,12 +170,13 @@ class _Part:
                 fed = {port.name for port in self.session.inputs}
                 values.update(self.session.run({n: v for n, v in batch.items() if n in fed}))
             for layer in self.layers:
-                values.update(layer.completed(values, self.stored))
-                x = layer.gathered(values, self.stored)
                 look = self.looks[layer]
-                rows = look.shown(_rows(layer, self.channels, x, self.samples, number))
                 entry = total.setdefault(layer, Moments(look.seen, 0, look.groups))
-                entry.add(rows, np.zeros((len(rows), 0), np.float32))
+                for place in layer.places:
+                    values.update(place.completed(values, self.stored))
+                    x = place.gathered(values, self.stored)
+                    rows = look.shown(_rows(place, self.channels, x, self.samples, number))
+                    entry.add(rows, np.zeros((len(rows), 0), np.float32))
         return total
 
 
@@ -281,11 +187,12 @@ def _rows(layer: Layer, channels: Channels, x: Array, samples: int, batch: int) 
 
 def _shown_together(layers: Sequence[Layer], channels: Channels) -> Iterator[list[Layer]]:
     shapes = channels.instance.shapes
-    return parts(
-        layers,
-        lambda layer: BATCH * sum(size_bytes(shapes.get(n, (1,))[1:]) for n in layer.reads),
-        LARGEST_SHOWN_BYTES,
-    )
+
+    def size(layer: Layer) -> int:
+        names = (name for place in layer.places for name in place.reads)
+        return BATCH * sum(size_bytes(shapes.get(name, (1,))[1:]) for name in names)
+
+    return parts(layers, size, LARGEST_SHOWN_BYTES)
 
 
 def _problems(

@@ -57,9 +57,9 @@ def _tensor(
     if dtype == np.dtype(object):
         return _strings(shape, tame, rng, texts)
     if dtype.kind == "b":
-        return (
-            np.full(shape, tame == "ones") if tame in ("zeros", "ones") else rng.random(shape) < 0.5
-        )
+        if tame in ("zeros", "ones"):
+            return np.full(shape, tame == "ones")
+        return np.asarray(rng.random(shape) < 0.5)
     if port.is_integer or "int" in dtype.name:
         return _integers(dtype, hint, shape, kind, tame, rng)
     if hint.below is not None:
@@ -75,7 +75,7 @@ def _floats(shape: tuple[int, ...], kind: DrawKind, rng: np.random.Generator) ->
         numbers = np.asarray(rng.random(shape, dtype=np.float32))
         return np.asarray(numbers < 0.5, dtype=np.float32) if kind == "0/1" else numbers
     numbers = np.asarray(rng.standard_normal(shape, dtype=np.float32))
-    return numbers * np.float32(_SCALES[kind]) if kind in _SCALES else numbers
+    return np.asarray(numbers * np.float32(_SCALES.get(kind, 1.0)))
 
 
 def _integers(

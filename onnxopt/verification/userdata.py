@@ -93,9 +93,19 @@ def _check(port: Port, array: Array, label: str, dims: Any) -> None:
 
 
 def _cut(arrays: dict[str, Array], session: Session, label: str) -> Iterator[dict[str, Any]]:
-    """Batches of the model's own batch size; of one sample where that is open."""
-    count = sample_count(arrays, label)
+    """Batches of the model's own batch size; of one sample where that is open.
+
+    What a scalar input gets is in all of them.
+    """
     ports = {port.name: port for port in (*session.inputs, *session.overridable)}
+    once = {name: array for name, array in arrays.items() if ports[name].dims == ()}
+    for name, array in once.items():
+        _check(ports[name], array, label, ())
+    arrays = {name: array for name, array in arrays.items() if name not in once}
+    if not arrays:
+        yield once
+        return
+    count = sample_count(arrays, label)
     size = batch_of(session.inputs) or 1
     total = min(count, max(MOST_SAMPLES, size))
     for name, array in arrays.items():
@@ -105,4 +115,4 @@ def _cut(arrays: dict[str, Array], session: Session, label: str) -> Iterator[dic
     if total < size:
         raise UsageError(f"'{label}' holds {total} samples, but the model takes {size} at once")
     for start in range(0, total - size + 1, size):
-        yield {name: array[start : start + size] for name, array in arrays.items()}
+        yield {name: array[start : start + size] for name, array in arrays.items()} | once

@@ -1,0 +1,77 @@
+"""What a user should know of a pruning beside its figures, in sentences."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from onnxopt.cost import Cost
+from onnxopt.optimizer import Optimized
+from onnxopt.pruning.choosing import TOLERATED
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.results import Round
+from onnxopt.pruning.samples import Batch
+
+NO_SAMPLES = (
+    "no calibration data: channels go by their weights alone and nothing is made up for; expect "
+    "to lose most of the accuracy at deeper cuts; a few hundred unlabelled samples "
+    "(--calibration) change that"
+)
+
+
+MOST_NAMED = 3
+"""Groups that a remark names."""
+
+
+def before_pruning(
+    batches: Sequence[Batch], options: PruneOptions, lossless: Optimized, original: Cost
+) -> Iterator[str]:
+    """What is known before any channel goes.
+
+    Args:
+        batches: of samples; empty without any.
+        original: what budgets are a share of.
+    """
+    if not batches:
+        yield NO_SAMPLES
+    elif len(batches) == 1 and options.compensation != "none":
+        size = len(next(iter(batches[0].values())))
+        yield (
+            f"the samples fill only one batch of the {size} that the model takes at once, so "
+            "refits are judged by the very samples that they are fitted to: give more samples, "
+            "or a model with a free or smaller batch size"
+        )
+    before = lossless.report.before
+    if original.macs != before.macs:
+        yield (
+            f"{len(before.unknown)} nodes of the model have unknown shapes: what it costs is "
+            "taken from its rewritten form"
+        )
+
+
+def after_pruning(
+    rounds: Sequence[Round], options: PruneOptions, off: float, *, has_samples: bool
+) -> Iterator[str]:
+    """What became of the budget, and which groups samples could tell nothing of.
+
+    Args:
+        off: by how much the result costs more than asked for, as a share of that.
+    """
+    gone = [choice.group for done in rounds for choice in done.groups if choice.removed]
+    if not gone:
+        yield "nothing was cut: rewriting without loss was enough for the budget"
+        return
+    guessed = list(dict.fromkeys(group.name for group in gone if not group.measured))
+    if has_samples and guessed:
+        more = f" and {len(guessed) - MOST_NAMED} more" if len(guessed) > MOST_NAMED else ""
+        yield (
+            f"samples tell nothing of {len(guessed)} of the groups cut, which go by their weights "
+            f"alone: {', '.join(guessed[:MOST_NAMED])}{more}; layers that read them are inside of "
+            "If, Loop or Scan, work on integers, or are too wide"
+        )
+    if abs(off) > TOLERATED:
+        grid = 1 if options.relaxed else rounds[-1].multiple_of
+        why = "the widths that its groups can take"
+        if grid > 1:
+            why = f"widths that are multiples of {grid}"
+        more = "more" if off > 0 else "less"
+        yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"

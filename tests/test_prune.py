@@ -188,8 +188,10 @@ def test_groups_of_which_samples_tell_nothing_are_named() -> None:
     proto = weighted(
         "bool c, float[N,6] x, float[6,32] w1, float[32,3] w2",
         """y = If(c) <
-            then_branch = t () => (float[N,3] u) { a = MatMul(x, w1) u = MatMul(a, w2) },
-            else_branch = e () => (float[N,3] v) { b = Neg(x) d = MatMul(b, w1) v = MatMul(d, w2) }
+            then_branch = t () => (float[N,3] u)
+                { a = MatMul(x, w1) r = Relu(a) u = MatMul(r, w2) },
+            else_branch = e () => (float[N,3] v)
+                { b = Neg(x) d = MatMul(b, w1) s = Relu(d) v = MatMul(s, w2) }
         >""",
     )
     x = np.random.default_rng(0).standard_normal((60, 6)).astype(np.float32)

@@ -159,7 +159,8 @@ def test_groups_without_a_batchnorm_go_by_their_weights_and_are_named() -> None:
 
 def test_a_model_without_any_batchnorm_is_refused_with_the_way_out() -> None:
     proto = weighted(
-        "float[N,6] x, float[6,8] w1, float[8,4] w2", "c = MatMul(x, w1) y = MatMul(c, w2)"
+        "float[N,6] x, float[6,8] w1, float[8,4] w2",
+        "c = MatMul(x, w1) r = Relu(c) y = MatMul(r, w2)",
     )
     with pytest.raises(UsageError, match="no group of them has one") as error:
         _ = Pruner(proto, None, BN_SCALE).analysis

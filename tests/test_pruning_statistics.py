@@ -19,7 +19,7 @@ from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.criteria import Criterion, order
 from onnxopt.pruning.layers import find_layers, find_weights
 from onnxopt.pruning.readers import readers
-from onnxopt.pruning.samples import ROWS, batches_of, fold, positions
+from onnxopt.pruning.samples import FEWEST_OF_A_SAMPLE, ROWS, batches_of, fold, positions
 from onnxopt.pruning.statistics import (
     SENSITIVITY_CUTS,
     Ranking,
@@ -374,8 +374,8 @@ def test_positions_are_different_ones_for_each_sample_and_the_same_in_each_run()
     assert len({tuple(row) for row in few.tolist()}) == 4
     assert np.array_equal(few, positions(layer, shape, 256, 0))
     assert not np.array_equal(few, positions(layer, shape, 256, 1))
-    assert positions(layer, shape, 4, 0).tolist() == [list(range(1600))] * 4
-    assert positions(layer, (1, 2, 40, 40), 10**6, 0).shape == (1, 1)
+    assert positions(layer, shape, 4, 0).tolist() == [list(range(1600))]
+    assert positions(layer, (1, 2, 40, 40), 10**6, 0).shape == (1, FEWEST_OF_A_SAMPLE)
 
 
 def test_a_fifth_of_the_batches_judges_and_never_learns() -> None:

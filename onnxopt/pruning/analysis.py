@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Any, TypeAlias
@@ -125,22 +126,34 @@ def analyse(
         notes += _without_scales(channels, found)
     if has_samples and options.strategy == "damage":
         in_turns = options.compensation == "ridge"
-        known = factors(
-            proto,
-            rankings,
-            batches,
-            couples=couples(channels, rankings) if in_turns else {},
-            is_repaired=options.compensation != "none",
-            workers=workers,
-            saved=cache.pieces("sensitivities", *_key(channels, options, found), in_turns),
-            tell=lambda done: tell("measuring sensitivity", done),
-        )
+        with finite():
+            known = factors(
+                proto,
+                rankings,
+                batches,
+                couples=couples(channels, rankings) if in_turns else {},
+                is_repaired=options.compensation != "none",
+                workers=workers,
+                saved=cache.pieces("sensitivities", *_key(channels, options, found), in_turns),
+                tell=lambda done: tell("measuring sensitivity", done),
+            )
         lost = damages(rankings, known)
         if all(f is None for f in known) and any(ranking.trials for ranking in rankings):
             notes.append(UNMEASURED)
     return Analysis(
         proto, channels, tuple(rankings), tuple(map(_finite, lost)), found, tuple(notes)
     )
+
+
+@contextmanager
+def finite() -> Iterator[None]:
+    """What is looked at of samples is finite; if not, that is told as a mistake in them."""
+    try:
+        yield
+    except NotFiniteError as error:
+        raise UsageError(
+            str(error), "check that the calibration samples are normalised as in training"
+        ) from error
 
 
 def _finite(lost: Array) -> Array:
@@ -182,7 +195,7 @@ def _rankings(
             tell(stage, (before + done * own) / len(groups))
 
         told("looking at samples", 0.0)
-        try:
+        with finite():
             ranked = rank(
                 channels.proto,
                 channels,
@@ -196,9 +209,6 @@ def _rankings(
                 saved=cache.pieces("rankings", *_key(channels, options, scales), part),
                 tell=told,
             )
-        except NotFiniteError as error:
-            fix = "check that the calibration samples are normalised as in training"
-            raise UsageError(str(error), fix) from error
         found.update(zip(part, ranked, strict=True))
     return [found[i] for i in range(len(groups))]
 

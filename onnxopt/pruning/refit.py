@@ -32,7 +32,7 @@ for all leaves 3 % more error in the logits of a halved ResNet-20."""
 WIDEST_CHOSEN = 2600
 """Rows of W above which the middle strength is taken: each solution takes k^3 operations."""
 
-LARGEST_HELD_BYTES = 256 * 2**20
+LARGEST_HELD_BYTES = 128 * 2**20
 """Rows that take more are gathered anew each time they are looked at."""
 
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from onnxopt.errors import CheckError, UsageError
+from onnxopt.errors import CheckError
 from onnxopt.graph import Array
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import choose, least_widths
@@ -18,7 +18,6 @@ from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.curves import Curve
 from onnxopt.pruning.layers import find_layers
-from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.proof import Proof, prove
@@ -124,13 +123,8 @@ class Rounds:
     ) -> None:
         self.pruned = channels.cut(dead)
         self._remember(channels, dead)
-        try:
+        with finite():
             refits = tuple(self._compensate())
-        except NotFiniteError as error:
-            raise UsageError(
-                f"weights cannot be refitted: {error}",
-                "check that the calibration samples are normalised as in training",
-            ) from error
         self.done.append(Round(groups, channels.declined, proof, multiple_of, refits))
 
     def _proved(self, channels: Channels, dead: frozenset[int]) -> Proof:

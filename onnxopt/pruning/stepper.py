@@ -18,7 +18,7 @@ from onnxopt.submodel import reads, submodel
 
 Batch = Mapping[str, Array]
 
-LARGEST_FRONTIER_BYTES = 384 * 2**20
+LARGEST_FRONTIER_BYTES = 256 * 2**20
 FEWEST_BATCHES = 10
 
 

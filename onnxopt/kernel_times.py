@@ -1,0 +1,184 @@
+"""How long kernels take by a profile: as measured, or between and beyond what was measured."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from enum import Enum
+from math import prod
+from statistics import median
+from typing import TypeAlias
+
+from onnxopt.profiling.document import Fit, Profile
+from onnxopt.profiling.events import Kernel
+from onnxopt.profiling.fitting import fit, fitted
+from onnxopt.profiling.tensors import bytes_of, dims_of
+
+Key: TypeAlias = "tuple[str, tuple[str, ...], tuple[str, ...]]"
+Family: TypeAlias = "tuple[object, ...]"
+
+NEAREST = 3
+"""Measured widths that correct a fit, each the less the further away it is."""
+
+STARTUP_US = 1.0
+"""What is taken to be left of a kernel at no size, where one size only was measured."""
+
+
+class Source(str, Enum):
+    """Where a kernel's time comes from, the best one first."""
+
+    in_model = "measured in the model"
+    alone = "measured alone"
+    between = "fitted between widths"
+    operator = "by size, from the same operator"
+    unknown = "by size, from all operators"
+
+
+class KernelTimes:
+    """The times of a profile, asked for kernel by kernel.
+
+    What was measured alone is multiplied by what the same kernel, or else the middle one, took
+    in the model by what it took alone: there its weights are not in the nearest cache.
+    """
+
+    def __init__(self, profile: Profile, *, in_model: bool = True) -> None:
+        inside: dict[Key, list[float]] = defaultdict(list)
+        for entry in profile.kernels:
+            inside[entry.op, entry.inputs, entry.outputs].append(entry.us)
+        means = {key: sum(us) / len(us) for key, us in inside.items()}
+        alone: dict[Key, float] = {}
+        self._layers: set[Key] = set()
+        for layer in profile.layers:
+            for width in layer.widths:
+                key = (width.kernel_op, width.kernel_inputs, width.kernel_outputs)
+                alone.setdefault(key, width.us)
+                self._layers.add(key)
+        ratios = {key: means[key] / us for key, us in alone.items() if key in means}
+        self._usual = median(ratios.values()) if ratios and in_model else 1.0
+        self._ratios: dict[Family, float] = {}
+        if in_model:
+            for key, ratio in ratios.items():
+                self._ratios.setdefault(_family(key), ratio)
+        self._alone, self._families = alone, _families(alone)
+        self._samples = {(s.op, s.inputs, s.outputs): s.us for s in profile.samples}
+        self._inside = {k: us for k, us in means.items() if in_model or k not in self._layers}
+        self._operators = _operators({**self._samples, **alone, **means})
+        self._fits: dict[Family, Fit | None] = {}
+
+    def time_us(self, kernel: Kernel) -> tuple[float, Source]:
+        """Microseconds of one run of it, and where they come from."""
+        key = (kernel.op, kernel.inputs, kernel.outputs)
+        if key in self._inside:
+            return self._inside[key], Source.in_model
+        family = _family(key)
+        ratio = self._ratios.get(family, self._usual)
+        if key in self._alone:
+            return self._alone[key] * ratio, Source.alone
+        if key in self._samples:
+            return self._samples[key], Source.alone
+        for near in (family, family[:-1]):
+            if (found := self._between(near, key)) is not None:
+                return found * ratio, Source.between
+        if kernel.op in self._operators:
+            return self._by_size(kernel.op, key), Source.operator
+        return self._by_size("", key), Source.unknown
+
+    def _between(self, family: Family, key: Key) -> float | None:
+        """The fit of kernels that differ in channels only, corrected by the nearest of them."""
+        members = self._families.get(family, {})
+        if family not in self._fits:
+            self._fits[family] = _fit(members)
+        found = self._fits[family]
+        if found is None:
+            return None
+        ranked = sorted((_distance(key, other), other) for other in members)[:NEAREST]
+        weights = [1 / (distance**2 + 1e-6) for distance, _ in ranked]
+        logs = [math.log(members[other] / _fitted(found, other)) for _, other in ranked]
+        correction = sum(w * log for w, log in zip(weights, logs, strict=True)) / sum(weights)
+        return _fitted(found, key) * math.exp(correction)
+
+    def _by_size(self, op: str, key: Key) -> float:
+        """From the kernel of nearest size, in proportion but for the start-up."""
+        members = self._operators.get(op, {})
+        if not members:
+            return STARTUP_US
+        size = _size(key)
+        nearest = min(members, key=lambda other: (abs(math.log(_size(other) / size)), other))
+        startup = min(STARTUP_US, members[nearest])
+        return startup + (members[nearest] - startup) * size / _size(nearest)
+
+
+def _families(times: dict[Key, float]) -> dict[Family, dict[Key, float]]:
+    """By what they have in common but channels; once more without regard to what is added."""
+    found: dict[Family, dict[Key, float]] = defaultdict(dict)
+    for key, us in times.items():
+        found[_family(key)][key] = us
+        found[_family(key)[:-1]][key] = us
+    return found
+
+
+def _family(key: Key) -> Family:
+    """What kernels have in common that differ in channels only."""
+    op, inputs, outputs = key
+    if not inputs or not outputs:
+        return (op, len(inputs))
+    data, made = dims_of(inputs[0]), dims_of(outputs[0])
+    if "Conv" in op and len(inputs) > 1:
+        weight = dims_of(inputs[1])
+        depthwise = weight[1:2] == (1,) and data[1:2] != (1,)
+        return (op, weight[2:], data[:1], data[2:], made[2:], depthwise, len(inputs))
+    return (op, data[:-1], made[:-1], len(inputs))
+
+
+def _operators(times: dict[Key, float]) -> dict[str, dict[Key, float]]:
+    found: dict[str, dict[Key, float]] = defaultdict(dict)
+    for key, us in times.items():
+        if us > 0:
+            found[key[0]][key] = us
+            found[""][key] = us
+    return dict(found)
+
+
+def _fit(members: dict[Key, float]) -> Fit | None:
+    keys = list(members)
+    if not keys:
+        return None
+    return fit([_macs(k) for k in keys], [_bytes(k) for k in keys], [members[k] for k in keys])
+
+
+def _fitted(found: Fit, key: Key) -> float:
+    return max(1e-3, fitted(found, _macs(key), _bytes(key)))
+
+
+def _macs(key: Key) -> int:
+    """Multiply-accumulates of a convolution or product; 0 for what multiplies nothing."""
+    op, inputs, outputs = key
+    if len(inputs) < 2 or not outputs:
+        return 0
+    data, weight, made = dims_of(inputs[0]), dims_of(inputs[1]), dims_of(outputs[0])
+    if "ConvTranspose" in op:
+        return prod(data) * prod(weight[1:])
+    if "Conv" in op:
+        return prod(made) * prod(weight[1:])
+    if "Gemm" in op or "MatMul" in op:
+        return prod(made) * (data[-1] if data else 1)
+    return 0
+
+
+def _bytes(key: Key) -> int:
+    return sum(map(bytes_of, (*key[1], *key[2])))
+
+
+def _size(key: Key) -> float:
+    """What the time of kernels of one operator is taken to be in proportion to."""
+    return float(_macs(key) or max(1, _bytes(key)))
+
+
+def _distance(left: Key, right: Key) -> float:
+    """How far apart two kernels of one family are, in channels."""
+
+    def channels(key: Key) -> Iterable[int]:
+        return (*dims_of(key[1][1])[:2],)
+
+    return math.dist([math.log(c) for c in channels(left)], [math.log(c) for c in channels(right)])

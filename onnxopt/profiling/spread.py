@@ -1,0 +1,99 @@
+"""Many times of one thing in a few numbers, and whether they can be trusted."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import median, quantiles
+
+from onnxopt.profiling.document import Noise, Spread
+
+LARGEST_SPREAD = 0.10
+"""The quartiles of a model's times by the times of the same model may be so far apart."""
+
+LARGEST_TAKEN_SHARE = 0.05
+"""Of the time of one run with one thread, others may have had so much of the processor."""
+
+LARGEST_TAKEN_IN_ALL = 0.3
+"""Of all such runs: where others work that much, caches and memory are theirs too."""
+
+FEWEST_PAIRS = 5
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """Median and quartiles of at least one value."""
+    low, high = quartiles(values)
+    return Spread(median(values), low, high, len(values))
+
+
+def quartiles(values: Sequence[float]) -> tuple[float, float]:
+    if len(values) == 1:
+        return values[0], values[0]
+    low, _, high = quantiles(values, n=4, method="inclusive")
+    return low, high
+
+
+def middle(values: Sequence[float]) -> float:
+    """Mean of the middle half: no outlier moves it, and whole microseconds still average out."""
+    ordered = sorted(values)
+    cut = len(ordered) // 4
+    kept = ordered[cut : len(ordered) - cut]
+    return sum(kept) / len(kept)
+
+
+@dataclass(frozen=True)
+class Run:
+    """One timed run: seconds on the wall, and seconds that the processor worked for us."""
+
+    wall: float
+    processor: float
+
+    @property
+    def taken_share(self) -> float:
+        """Of its time, what the processor did for others; below zero with several threads."""
+        return 1 - self.processor / self.wall if self.wall > 0 else 0.0
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The pairs of runs that count, and what they say about the machine."""
+
+    pairs: tuple[tuple[Run, Run], ...]
+    noise: Noise
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of all runs that count."""
+        return [run.wall for pair in self.pairs for run in pair]
+
+
+def judge(pairs: Sequence[tuple[Run, Run]], *, threads: int) -> Judged:
+    """Judge a machine by pairs of runs of the same thing, one right after the other.
+
+    With one thread, a run during which others had the processor is known by that: its clock went
+    on and its processor time did not. Such pairs are left out if enough others are there.
+    """
+    taken, kept = None, list(pairs)
+    if threads == 1:
+        runs = [run for pair in pairs for run in pair]
+        wall = sum(run.wall for run in runs)
+        taken = max(0.0, 1 - sum(run.processor for run in runs) / wall) if wall > 0 else 0.0
+        calm = [p for p in pairs if all(r.taken_share <= LARGEST_TAKEN_SHARE for r in p)]
+        kept = calm if len(calm) >= FEWEST_PAIRS else kept
+    low, high = quartiles([second.wall / first.wall for first, second in kept])
+    why = _against(low, high, len(kept), taken)
+    disturbed = 2 * (len(pairs) - len(kept))
+    return Judged(tuple(kept), Noise(low, high, taken, disturbed, not why, why))
+
+
+def _against(low: float, high: float, pairs: int, taken_share: float | None) -> str:
+    against = []
+    if pairs < FEWEST_PAIRS:
+        against.append(f"there were only {pairs} rounds")
+    if high - low > LARGEST_SPREAD:
+        against.append(
+            f"the same model against itself took between {low:.2f} and {high:.2f} times as long"
+        )
+    if taken_share is not None and taken_share > LARGEST_TAKEN_IN_ALL:
+        against.append(f"other work took {taken_share:.0%} of the processor's time")
+    return "; ".join(against)

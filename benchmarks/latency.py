@@ -1,11 +1,13 @@
 """How well a profile predicts: profile models, cut them, and measure what was predicted.
 
-    python benchmarks/latency.py MODEL... [--seconds 10] [--flops 0.7,0.5] [--output table.md]
+    python benchmarks/latency.py MODEL... [--seconds 10] [--flops 0.7,0.5] [--repeats 3]
+        [--output table.md]
 
 For each model: the profile (with widths); the time of the model itself predicted from its layers
 measured alone, as if it were another model; and of versions cut to a share of the FLOPs (weights
 alone decide which channels go: only the time matters here). Then the model and its versions are
-measured in turns, in runs during which no other work had the processor.
+measured in turns, and runs during which other work had the processor are left out. All of that
+several times: the middle one by its error is shown, with the smallest and the largest error.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -31,7 +34,8 @@ from onnxopt.profiling.turns import Clock, Turn, take_turns
 from onnxopt.small_models import write_kit
 
 HEADER = (
-    "| model | version | measured ms | predicted ms | error | as ratio | runs | noise |\n"
+    "| model | version | measured ms | predicted ms | error (of all tries) | calm runs "
+    "| taken by others | where the times come from |\n"
     "|---|---|---|---|---|---|---|---|"
 )
 
@@ -43,6 +47,7 @@ def calm_ms(runs: list[Run]) -> tuple[float, int]:
 
 
 def versions(proto: onnx.ModelProto, shares: list[float]) -> dict[str, onnx.ModelProto]:
+    """The model, and what is left of it at these shares of its FLOPs."""
     made = {"itself": proto}
     for share in shares:
         try:
@@ -55,41 +60,65 @@ def versions(proto: onnx.ModelProto, shares: list[float]) -> dict[str, onnx.Mode
     return made
 
 
-def rows(file: Path, shares: list[float], seconds: float) -> list[str]:
+@dataclass(frozen=True)
+class Guess:
+    """One version: measured and predicted, and how noisy it was."""
+
+    measured_ms: float
+    predicted_ms: float
+    calm: int
+    taken: float
+    sources: str
+
+    @property
+    def error(self) -> float:
+        return self.predicted_ms / self.measured_ms - 1
+
+
+def once(
+    proto: onnx.ModelProto, made: dict[str, onnx.ModelProto], seconds: float, folder: Path
+) -> dict[str, Guess]:
+    """Profile, predict, and measure in turns."""
+    if not (folder / "kit").is_dir():
+        write_kit(proto, folder / "kit", source="", shapes={})
+    profile = measure(folder / "kit", Asked(seconds=seconds))
+    turns = []
+    for number, version in enumerate(made.values()):
+        file = folder / f"{number}.onnx"
+        onnx.save(named(version), file)
+        session = Measured(file, threads=1)
+        run = partial(session.run, drawn(session.inputs, profile.settings.shapes))
+        turns.append(Turn(run, repeats=0, shortest_s=WARM_UP_S))
+        turns.append(Turn(run, repeats=0))
+    take_turns(turns, seconds, Clock(), lambda done: None)
+    measured = dict(zip(made, (calm_ms(turn.runs) for turn in turns[1::2]), strict=True))
+    cases = {"itself, layers alone": (proto, measured["itself"], False)}
+    cases |= {name: (version, measured[name], True) for name, version in made.items()}
+    found = {}
+    for name, (version, (ms, calm), in_model) in cases.items():
+        guess = predict(version, profile, in_model=in_model)
+        sources = ", ".join(f"{k.value} {v:.0%}" for k, v in guess.shares.items() if v > 0.005)
+        found[name] = Guess(ms, guess.ms, calm, profile.noise.taken_share or 0.0, sources)
+        print(f"  {name}: {ms:.3f} {guess.ms:.3f} {found[name].error:+.1%}", file=sys.stderr)
+    return found
+
+
+def rows(file: Path, shares: list[float], seconds: float, repeats: int) -> list[str]:
     proto = onnxopt.load(file)
+    print(file.stem, file=sys.stderr)
+    made = versions(proto, shares)
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        made = versions(proto, shares)
-        write_kit(proto, folder / "kit", source=str(file), shapes={})
-        profile = measure(folder / "kit", Asked(seconds=seconds))
-        shapes, turns = profile.settings.shapes, []
-        for number, version in enumerate(made.values()):
-            onnx.save(named(version), folder / f"{number}.onnx")
-            session = Measured(folder / f"{number}.onnx", threads=1)
-            feeds = drawn(session.inputs, shapes)
-            run = partial(session.run, feeds)
-            turns.append(Turn(run, repeats=0, shortest_s=WARM_UP_S))
-            turns.append(Turn(run, repeats=0))
-        take_turns(turns, seconds, Clock(), lambda done: None)
-        measured = [calm_ms(turn.runs) for turn in turns[1::2]]
-        lines = []
-        guesses = [("alone", proto, measured[0], False)]
-        guesses += [
-            (name, version, found, True)
-            for (name, version), found in zip(made.items(), measured, strict=True)
-        ]
-        whole = predict(proto, profile).ms
-        for name, version, (ms, runs), in_model in guesses:
-            guess = predict(version, profile, in_model=in_model)
-            ratio = (guess.ms / whole) / (ms / measured[0][0])
-            sources = ", ".join(f"{k.value} {v:.0%}" for k, v in guess.shares.items() if v > 0.005)
-            noise = profile.noise
-            told = f"{noise.low:.2f} to {noise.high:.2f}, {noise.taken_share or 0:.0%} taken"
-            lines.append(
-                f"| {file.stem} | {name} | {ms:.3f} | {guess.ms:.3f} | {guess.ms / ms - 1:+.1%} "
-                f"| {ratio - 1:+.1%} | {runs} | {told} |"
-            )
-            print(lines[-1], sources, file=sys.stderr)
+        tries = [once(proto, made, seconds, Path(temporary)) for _ in range(repeats)]
+    lines = []
+    for name in tries[0]:
+        guesses = sorted((found[name] for found in tries), key=lambda guess: guess.error)
+        middle = guesses[len(guesses) // 2]
+        errors = f"{middle.error:+.1%} ({guesses[0].error:+.1%} to {guesses[-1].error:+.1%})"
+        taken = max(guess.taken for guess in guesses)
+        lines.append(
+            f"| {file.stem} | {name} | {middle.measured_ms:.3f} | {middle.predicted_ms:.3f} "
+            f"| {errors} | {middle.calm} | {taken:.0%} | {middle.sources} |"
+        )
     return lines
 
 
@@ -98,12 +127,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--flops", default="0.7,0.5")
+    parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     shares = [float(text) for text in asked.flops.split(",") if text]
     lines = [HEADER]
     for file in asked.models:
-        lines += rows(file, shares, asked.seconds)
+        lines += rows(file, shares, asked.seconds, asked.repeats)
     if asked.output:
         asked.output.write_text("\n".join(lines) + "\n")
     else:

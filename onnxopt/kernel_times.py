@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable
 from enum import Enum
 from math import prod
 from statistics import median
@@ -20,6 +19,11 @@ Family: TypeAlias = "tuple[object, ...]"
 
 NEAREST = 3
 """Measured widths that correct a fit, each the less the further away it is."""
+
+SHORTEST_COMPARED_US = 3.0
+"""Shorter kernels say nothing of how times in the model compare with times alone."""
+
+MOST_RATIO = 1.5
 
 STARTUP_US = 1.0
 """What is taken to be left of a kernel at no size, where one size only was measured."""
@@ -54,7 +58,11 @@ class KernelTimes:
                 key = (width.kernel_op, width.kernel_inputs, width.kernel_outputs)
                 alone.setdefault(key, width.us)
                 self._layers.add(key)
-        ratios = {key: means[key] / us for key, us in alone.items() if key in means}
+        ratios = {
+            key: min(max(means[key] / us, 1 / MOST_RATIO), MOST_RATIO)
+            for key, us in alone.items()
+            if key in means and us >= SHORTEST_COMPARED_US
+        }
         self._usual = median(ratios.values()) if ratios and in_model else 1.0
         self._ratios: dict[Family, float] = {}
         if in_model:
@@ -124,11 +132,17 @@ def _family(key: Key) -> Family:
     if not inputs or not outputs:
         return (op, len(inputs))
     data, made = dims_of(inputs[0]), dims_of(outputs[0])
-    if "Conv" in op and len(inputs) > 1:
-        weight = dims_of(inputs[1])
+    if "Conv" in op:
+        weight = _weight(key)
         depthwise = weight[1:2] == (1,) and data[1:2] != (1,)
         return (op, weight[2:], data[:1], data[2:], made[2:], depthwise, len(inputs))
     return (op, data[:-1], made[:-1], len(inputs))
+
+
+def _weight(key: Key) -> tuple[int, ...]:
+    """Of a convolution; empty where ONNX Runtime packed it, and shows no shape of it."""
+    weight = dims_of(key[1][1]) if len(key[1]) > 1 else ()
+    return weight if len(weight) == len(dims_of(key[1][0])) else ()
 
 
 def _operators(times: dict[Key, float]) -> dict[str, dict[Key, float]]:
@@ -152,15 +166,19 @@ def _fitted(found: Fit, key: Key) -> float:
 
 
 def _macs(key: Key) -> int:
-    """Multiply-accumulates of a convolution or product; 0 for what multiplies nothing."""
+    """Multiply-accumulates of a convolution or product; 0 for what multiplies nothing.
+
+    Where the weight of a transposed convolution was packed, its kernel counts as one element:
+    such numbers are only compared with each other.
+    """
     op, inputs, outputs = key
-    if len(inputs) < 2 or not outputs:
+    if not inputs or not outputs:
         return 0
-    data, weight, made = dims_of(inputs[0]), dims_of(inputs[1]), dims_of(outputs[0])
+    data, made = dims_of(inputs[0]), dims_of(outputs[0])
     if "ConvTranspose" in op:
-        return prod(data) * prod(weight[1:])
+        return prod(data) * (prod(_weight(key)[1:]) if _weight(key) else prod(made[1:2]))
     if "Conv" in op:
-        return prod(made) * prod(weight[1:])
+        return prod(made) * prod(_weight(key)[1:])
     if "Gemm" in op or "MatMul" in op:
         return prod(made) * (data[-1] if data else 1)
     return 0
@@ -176,9 +194,15 @@ def _size(key: Key) -> float:
 
 
 def _distance(left: Key, right: Key) -> float:
-    """How far apart two kernels of one family are, in channels."""
+    """How far apart two kernels of one family are, in channels or features."""
+    return math.dist(_channels(left), _channels(right))
 
-    def channels(key: Key) -> Iterable[int]:
-        return (*dims_of(key[1][1])[:2],)
 
-    return math.dist([math.log(c) for c in channels(left)], [math.log(c) for c in channels(right)])
+def _channels(key: Key) -> list[float]:
+    op, inputs, outputs = key
+    if not inputs or not outputs:
+        return [0.0, 0.0]
+    data, made = dims_of(inputs[0]), dims_of(outputs[0])
+    axis = 1 if "Conv" in op else -1
+    found = [dims[axis] if len(dims) > 1 else 1 for dims in (data, made)]
+    return [math.log(max(1, size)) for size in found]

@@ -24,13 +24,16 @@ class FusedKernel:
 
     Attributes:
         attributes: of its node in the model that ONNX Runtime made.
-        constants: the inputs that are stored weights, by number.
+        weights: shapes of the inputs that are stored, by number: ONNX Runtime shows no shape of
+            those that it packed.
+        operands: how many inputs are not stored.
         nodes: names of the nodes of the original that it does the work of, as far as known.
     """
 
     kernel: Kernel
     attributes: Mapping[str, Any]
-    constants: frozenset[int]
+    weights: Mapping[int, tuple[int, ...]]
+    operands: int
     nodes: tuple[str, ...]
 
 
@@ -89,22 +92,26 @@ def fused_kernels(
         kernels = [entry.kernel for entry in read_trace(session.end_trace())]
         made = onnx.load(optimized)
     nodes = {node.name: node for node in made.graph.node}
-    constants = {tensor.name for tensor in made.graph.initializer}
+    stored = {tensor.name: tuple(tensor.dims) for tensor in made.graph.initializer}
     owners = nodes_of(kernels, node_names(proto))
     return [
-        _fused(kernel, nodes.get(kernel.name), constants, owner)
+        _fused(kernel, nodes.get(kernel.name), stored, owner)
         for kernel, owner in zip(kernels, owners, strict=True)
     ]
 
 
 def _fused(
-    kernel: Kernel, node: onnx.NodeProto | None, constants: set[str], owner: tuple[str, ...]
+    kernel: Kernel,
+    node: onnx.NodeProto | None,
+    stored: Mapping[str, tuple[int, ...]],
+    owner: tuple[str, ...],
 ) -> FusedKernel:
     if node is None:
-        return FusedKernel(kernel, {}, frozenset(), owner)
+        return FusedKernel(kernel, {}, {}, len(kernel.inputs), owner)
     return FusedKernel(
         kernel,
         {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute},
-        frozenset(i for i, name in enumerate(n for n in node.input if n) if name in constants),
+        {number: stored[name] for number, name in enumerate(node.input) if name in stored},
+        sum(bool(name) and name not in stored for name in node.input),
         owner,
     )

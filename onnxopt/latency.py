@@ -121,15 +121,18 @@ class LayerLatency:
             outputs = -(-outputs // self._block) * self._block
             if inputs >= self._block:  # fewer are read as they lie
                 inputs = -(-inputs // self._block) * self._block
-        data, weight, *others = whole.kernel_inputs
+        data, *others = whole.kernel_inputs
         made = whole.kernel_outputs[0]
         axis = 1 if layer.op.startswith("Conv") else -1
-        full = {axis: dims_of(made)[axis]}
-        texts = [_with(data, axis, inputs), _weight(weight, layer, whole.outputs, inputs, outputs)]
-        for other in others:
+        texts = [_with(data, axis, inputs)]
+        for number, other in enumerate(others):
             dims = dims_of(other)
-            own = axis if len(dims) > 1 else 0
-            texts.append(_with(other, own, outputs) if dims[own] == full[axis] else other)
+            rank = len(dims_of(data)) if layer.op.startswith("Conv") else 2
+            if number == 0 and len(dims) == rank:  # else it was packed, and is not shown
+                texts.append(_weight(other, layer, whole.outputs, inputs, outputs))
+            else:
+                own = axis if len(dims) > 1 else 0
+                texts.append(_with(other, own, outputs) if dims else other)
         return Kernel("", whole.kernel_op, tuple(texts), (_with(made, axis, outputs),))
 
 

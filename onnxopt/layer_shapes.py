@@ -117,7 +117,7 @@ def distinct_layers(
     for kernel in kernels:
         op = kernel.kernel.op.removesuffix(".nchwc")
         inputs = kernel.kernel.inputs
-        if op in MEASURED and 1 in kernel.constants and {kind_of(i) for i in inputs} == {"float"}:
+        if op in MEASURED and 1 in kernel.weights and {kind_of(i) for i in inputs} == {"float"}:
             own = [name for name in kernel.nodes if name in own_nodes]
             dims = own_nodes[own[0]] if own else None
             layer = _product(kernel, op) if op in PRODUCTS else _convolution(kernel, op, dims)
@@ -132,7 +132,7 @@ def _convolution(fused: FusedKernel, op: str, dims: tuple[int, ...] | None) -> L
     Args:
         dims: of its weight in the file; what the kernel has is rounded up to blocks of channels.
     """
-    data, weight = (dims_of(text) for text in fused.kernel.inputs[:2])
+    data, weight = dims_of(fused.kernel.inputs[0]), fused.weights[1]
     made = dims_of(fused.kernel.outputs[0])
     dims = weight if dims is None or len(dims) != len(weight) else dims
     groups = int(fused.attributes.get("group", 1))
@@ -148,7 +148,6 @@ def _convolution(fused: FusedKernel, op: str, dims: tuple[int, ...] | None) -> L
         if (value := fused.attributes.get(key)) is not None
     )
     name, parameters = _activation(fused.attributes)
-    plain = len(fused.kernel.inputs) - (0 if turned else len([n for n in fused.constants if n > 0]))
     return LayerShape(
         op="ConvTranspose" if turned else "Conv",
         batch=data[:1],
@@ -159,14 +158,14 @@ def _convolution(fused: FusedKernel, op: str, dims: tuple[int, ...] | None) -> L
         kernel=weight[2:],
         groups=None if groups == inputs == outputs and groups > 1 else groups,
         attributes=attributes,
-        adds=not turned and plain > 1,
+        adds=not turned and fused.operands > 1,
         activation=name,
         parameters=parameters,
     )
 
 
 def _product(fused: FusedKernel, op: str) -> LayerShape | None:
-    data, weight = (dims_of(text) for text in fused.kernel.inputs[:2])
+    data, weight = dims_of(fused.kernel.inputs[0]), fused.weights[1]
     if len(weight) != 2 or len(data) < 2 or fused.attributes.get("transA"):
         return None
     name, parameters = _activation(fused.attributes)

@@ -16,7 +16,7 @@ from onnxopt.profiling.smallest import INPUT, chain
 from onnxopt.profiling.spread import Run
 from onnxopt.profiling.turns import RUNS_BEFORE, Clock, Turn, take_turns
 
-MOST_EVENTS = 20_000
+MOST_EVENTS = 60_000
 """Kernels that are watched in the model: ONNX Runtime drops what is beyond a million events."""
 
 SHORT_CHAIN, LONG_CHAIN = 8, 48
@@ -145,15 +145,12 @@ class Bench:
         watched, session = self._session(long, trace="chain"), self._session(short)
         longer = self._session(long)
         kernels = max(1, len(self.record.model) or self._count(self.feeds))
+        rounds = max(4, MOST_EVENTS // (WATCHED * kernels))
         all_turns = [
             Turn(lambda: plain.run(self.feeds), repeats=0, shortest_s=WARM_UP_S),
             Turn(lambda: plain.run(self.feeds), repeats=0),
             Turn(lambda: plain.run(self.feeds), repeats=0),
-            Turn(
-                lambda: traced.run(self.feeds),
-                repeats=WATCHED,
-                rounds=max(4, MOST_EVENTS // kernels),
-            ),
+            Turn(lambda: traced.run(self.feeds), repeats=WATCHED, rounds=rounds),
             Turn(lambda: session.run(one), repeats=0),
             Turn(lambda: longer.run(one), repeats=0),
             Turn(lambda: watched.run(one), repeats=WATCHED),

@@ -34,7 +34,10 @@ Progress: TypeAlias = Callable[[str, float], None]
 LARGEST_PART_BYTES = 2**29
 """Small models are open at the same time as long as their tensors are not larger together."""
 
-SHORTEST_KERNEL_US = 0.05
+MOST_MORE_CLOCK_US = 1.2
+"""Reading the clock adds at most so much more to a kernel of the model than to the smallest."""
+
+SHORTEST_KERNEL_US = 0.3
 """The clock counts whole microseconds: nothing is said to take less than this."""
 
 
@@ -118,15 +121,33 @@ def _size_bytes(layer: KitLayer) -> int:
 
 
 def _overhead(record: Record, steady_us: float) -> Overhead:
-    """From chains of the smallest kernels: the slope is one of them, the rest is the run."""
+    """What is no kernel's work.
+
+    Of chains of the smallest kernels the slope is one of them, and the rest is the run. What the
+    profiler adds to each of those is the least that it adds to any: it writes down the shapes of
+    all inputs within the time that it tells. So as much more is taken off as makes the kernels of
+    the model add up to its steady state; where that is too much, a factor does the rest.
+    """
     short, long = 1e6 * middle(record.short), 1e6 * middle(record.long)
     each = max(SHORTEST_KERNEL_US, (long - short) / (LONG_CHAIN - SHORT_CHAIN))
     run_us = max(0.0, short - SHORT_CHAIN * each)
     watched = middle([time for entry in record.smallest for time in entry.times_us])
-    clock_us = max(0.0, watched - each)
+    wanted = max(0.0, steady_us - run_us)
+    low = max(0.0, watched - each)
+    high = low + MOST_MORE_CLOCK_US
+    for _ in range(20):  # the sum falls as more is taken off
+        clock_us = (low + high) / 2
+        if _sum(record, clock_us) > wanted:
+            low = clock_us
+        else:
+            high = clock_us
+    total = _sum(record, high)
+    return Overhead(run_us, high, wanted / total if total else 1.0)
+
+
+def _sum(record: Record, clock_us: float) -> float:
     correct = _correction(clock_us)
-    total = sum(_us(entry, correct, record) for entry in record.model)
-    return Overhead(run_us, clock_us, max(0.0, steady_us - run_us) / total if total else 1.0)
+    return sum(_us(entry, correct, record) for entry in record.model)
 
 
 def _correction(clock_us: float) -> Correct:

@@ -2,8 +2,9 @@
 
 ONNX Runtime gives a fused kernel the name of one of its nodes with something around it, or that of
 the value it makes: `fused conv1`, `relu_out_nchwc`, `mul_3/QuickGeluFusion/`. From that node on
-backwards, nodes that no other kernel is named after belong to the kernel too: what was folded or
-fused into it. What a kernel does that has no node (reordering blocks of channels) stays unmapped.
+backwards, as far as the operator that the kernel is called after, nodes that no other kernel is
+named after belong to it too; and behind a layer the additions and activations that no kernel is
+named after. What a kernel does that has no node (reordering blocks of channels) stays unmapped.
 """
 
 from __future__ import annotations
@@ -25,6 +26,12 @@ class NodeName:
     outputs: tuple[str, ...]
 
 
+_LAYERS = ("Conv", "Gemm", "MatMul")
+_FUSED_BEHIND = frozenset(
+    ("Add", "Sum", "BatchNormalization", "Relu", "Clip", "LeakyRelu", "Sigmoid", "HardSigmoid")
+    + ("Tanh", "Mul")
+)
+
 _AROUND = (
     re.compile(r"^fused "),
     re.compile(r"(?:_token_\d+)+$"),
@@ -40,18 +47,31 @@ def nodes_of(kernels: Sequence[Kernel], nodes: Sequence[NodeName]) -> list[tuple
     by_output = {output: node for node in nodes for output in node.outputs if output}
     ends = [_named(kernel.name, by_name, by_output) for kernel in kernels]
     taken = {node.name for node in ends if node is not None}
-    order = {node.name: number for number, node in enumerate(nodes)}
-    found = []
+    found: list[set[str]] = []
     for kernel, end in zip(kernels, ends, strict=True):
-        members: set[str] = set()
-        if end is not None:
-            members = {end.name}
-            wanted = kernel.op.removesuffix(".nchwc").removeprefix("Fused")
-            if end.op != wanted:
-                members |= _before(end, by_output, taken)
-            taken |= members
-        found.append(tuple(sorted(members, key=order.__getitem__)))
-    return found
+        members = set() if end is None else {end.name}
+        wanted = kernel.op.removesuffix(".nchwc").removeprefix("Fused")
+        if end is not None and end.op != wanted:
+            members |= _before(end, wanted, by_output, taken)
+        taken |= members
+        found.append(members)
+    _add_what_follows(found, kernels, nodes)
+    order = {node.name: number for number, node in enumerate(nodes)}
+    return [tuple(sorted(members, key=order.__getitem__)) for members in found]
+
+
+def _add_what_follows(
+    found: list[set[str]], kernels: Sequence[Kernel], nodes: Sequence[NodeName]
+) -> None:
+    """Give a layer's kernel the activations behind it that are nobody's, and what is added."""
+    owner = {name: number for number, members in enumerate(found) for name in members}
+    makers = {output: node.name for node in nodes for output in node.outputs if output}
+    for node in nodes:
+        if node.name not in owner and node.op in _FUSED_BEHIND:
+            before = [owner[makers[v]] for v in node.inputs if makers.get(v) in owner]
+            if before and any(op in kernels[max(before)].op for op in _LAYERS):
+                owner[node.name] = max(before)
+                found[max(before)].add(node.name)
 
 
 def _named(
@@ -70,8 +90,10 @@ def _named(
     return None
 
 
-def _before(end: NodeName, by_output: Mapping[str, NodeName], taken: set[str]) -> set[str]:
-    """The nodes that it reads from, and so on, up to those that other kernels are named after."""
+def _before(
+    end: NodeName, wanted: str, by_output: Mapping[str, NodeName], taken: set[str]
+) -> set[str]:
+    """The nodes that it reads from, and so on, up to the operator that is wanted."""
     found: set[str] = set()
     waiting = [end]
     while waiting:
@@ -79,5 +101,6 @@ def _before(end: NodeName, by_output: Mapping[str, NodeName], taken: set[str]) -
             node = by_output.get(value)
             if node is not None and node.name not in taken and node.name not in found:
                 found.add(node.name)
-                waiting.append(node)
+                if node.op != wanted:
+                    waiting.append(node)
     return found

@@ -9,7 +9,7 @@ from statistics import median, quantiles
 from onnxopt.profiling.document import Noise, Spread
 
 LARGEST_SPREAD = 0.10
-"""The quartiles of a model's times by the times of the same model may be so far apart."""
+"""The quartiles of a model's times by its own times may be so far apart, and so far from 1."""
 
 LARGEST_TAKEN_SHARE = 0.05
 """Of the time of one run with one thread, others may have had so much of the processor."""
@@ -90,7 +90,7 @@ def _against(low: float, high: float, pairs: int, taken_share: float | None) -> 
     against = []
     if pairs < FEWEST_PAIRS:
         against.append(f"there were only {pairs} rounds")
-    if high - low > LARGEST_SPREAD:
+    if max(high - low, low - 1, 1 - high) > LARGEST_SPREAD:
         against.append(
             f"the same model against itself took between {low:.2f} and {high:.2f} times as long"
         )

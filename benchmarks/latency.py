@@ -1,12 +1,12 @@
 """How well a profile predicts: profile models, cut them, and measure what was predicted.
 
-    python benchmarks/latency.py MODEL... [--seconds 10] [--flops 0.7,0.5] [--repeats 3]
-        [--output table.md]
+    python benchmarks/latency.py MODEL[@INPUT=1,3,224,224]... [--seconds 10] [--flops 0.7,0.5]
+        [--repeats 3] [--output table.md]
 
 For each model: the profile (with widths); the time of the model itself predicted from its layers
 measured alone, as if it were another model; and of versions cut to a share of the FLOPs (weights
-alone decide which channels go: only the time matters here). Then the model and its versions are
-measured in turns, and runs during which other work had the processor are left out. All of that
+alone decide which channels go: only the time matters here). The model and its versions are
+measured in the same turns, and runs during which other work had the processor are left out. All of that
 several times: the middle one by its error is shown, with the smallest and the largest error.
 """
 
@@ -23,14 +23,17 @@ from statistics import median
 import onnx
 
 import onnxopt
+from onnxopt.cli.options import by_name
+from onnxopt.cli.options import shape as read_shape
+from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.kernels import named
 from onnxopt.latency import predict
 from onnxopt.profiling.bench import WARM_UP_S, Asked
-from onnxopt.profiling.feeds import drawn
+from onnxopt.profiling.feeds import drawn, input_shapes
 from onnxopt.profiling.measure import measure
 from onnxopt.profiling.sessions import Measured
-from onnxopt.profiling.spread import LARGEST_TAKEN_SHARE, Run
-from onnxopt.profiling.turns import Clock, Turn, take_turns
+from onnxopt.profiling.spread import Run, calmest
+from onnxopt.profiling.turns import Turn
 from onnxopt.small_models import write_kit
 
 HEADER = (
@@ -42,8 +45,8 @@ HEADER = (
 
 def calm_ms(runs: list[Run]) -> tuple[float, int]:
     """The median of the runs that nobody disturbed, and how many these are."""
-    calm = [run.wall for run in runs if run.taken_share <= LARGEST_TAKEN_SHARE]
-    return 1000 * median(calm or [run.wall for run in runs]), len(calm)
+    calm = [run.wall for run in calmest(runs)]
+    return 1000 * median(calm), len(calm)
 
 
 def versions(proto: onnx.ModelProto, shares: list[float]) -> dict[str, onnx.ModelProto]:
@@ -81,16 +84,15 @@ def once(
     """Profile, predict, and measure in turns."""
     if not (folder / "kit").is_dir():
         write_kit(proto, folder / "kit", source="", shapes={})
-    profile = measure(folder / "kit", Asked(seconds=seconds))
     turns = []
     for number, version in enumerate(made.values()):
         file = folder / f"{number}.onnx"
         onnx.save(named(version), file)
         session = Measured(file, threads=1)
-        run = partial(session.run, drawn(session.inputs, profile.settings.shapes))
+        run = partial(session.run, drawn(session.inputs, input_shapes(session.inputs, {}, None)))
         turns.append(Turn(run, repeats=0, shortest_s=WARM_UP_S))
         turns.append(Turn(run, repeats=0))
-    take_turns(turns, seconds, Clock(), lambda done: None)
+    profile = measure(folder / "kit", Asked(seconds=seconds), beside=turns)
     measured = dict(zip(made, (calm_ms(turn.runs) for turn in turns[1::2]), strict=True))
     cases = {"itself, layers alone": (proto, measured["itself"], False)}
     cases |= {name: (version, measured[name], True) for name, version in made.items()}
@@ -103,8 +105,14 @@ def once(
     return found
 
 
-def rows(file: Path, shares: list[float], seconds: float, repeats: int) -> list[str]:
-    proto = onnxopt.load(file)
+def rows(
+    file: Path,
+    shapes: dict[str, tuple[int, ...]],
+    shares: list[float],
+    seconds: float,
+    repeats: int,
+) -> list[str]:
+    proto = fix_shapes(onnxopt.load(file), shapes)
     print(file.stem, file=sys.stderr)
     made = versions(proto, shares)
     with tempfile.TemporaryDirectory() as temporary:
@@ -124,7 +132,7 @@ def rows(file: Path, shares: list[float], seconds: float, repeats: int) -> list[
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("models", nargs="+", type=Path)
+    parser.add_argument("models", nargs="+")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--flops", default="0.7,0.5")
     parser.add_argument("--repeats", type=int, default=3)
@@ -132,8 +140,10 @@ def main() -> None:
     asked = parser.parse_args()
     shares = [float(text) for text in asked.flops.split(",") if text]
     lines = [HEADER]
-    for file in asked.models:
-        lines += rows(file, shares, asked.seconds, asked.repeats)
+    for text in asked.models:
+        file, _, shape = text.partition("@")
+        shapes = by_name("the shape", [shape] if shape else [], read_shape)
+        lines += rows(Path(file), shapes, shares, asked.seconds, asked.repeats)
     if asked.output:
         asked.output.write_text("\n".join(lines) + "\n")
     else:

@@ -47,6 +47,7 @@ class KernelTimes:
     """
 
     def __init__(self, profile: Profile, *, in_model: bool = True) -> None:
+        self._block = block = profile.machine.channel_block
         inside: dict[Key, list[float]] = defaultdict(list)
         for entry in profile.kernels:
             inside[entry.op, entry.inputs, entry.outputs].append(entry.us)
@@ -63,12 +64,12 @@ class KernelTimes:
             for key, us in alone.items()
             if key in means and us >= SHORTEST_COMPARED_US
         }
-        self._usual = median(ratios.values()) if ratios and in_model else 1.0
+        self._usual = median(ratios.values()) if ratios else 1.0
         self._ratios: dict[Family, float] = {}
         if in_model:
             for key, ratio in ratios.items():
-                self._ratios.setdefault(_family(key), ratio)
-        self._alone, self._families = alone, _families(alone)
+                self._ratios.setdefault(_family(key, block), ratio)
+        self._alone, self._families = alone, _families(alone, block)
         self._samples = {(s.op, s.inputs, s.outputs): s.us for s in profile.samples}
         self._inside = {k: us for k, us in means.items() if in_model or k not in self._layers}
         self._operators = _operators({**self._samples, **alone, **means})
@@ -79,7 +80,7 @@ class KernelTimes:
         key = (kernel.op, kernel.inputs, kernel.outputs)
         if key in self._inside:
             return self._inside[key], Source.in_model
-        family = _family(key)
+        family = _family(key, self._block)
         ratio = self._ratios.get(family, self._usual)
         if key in self._alone:
             return self._alone[key] * ratio, Source.alone
@@ -88,46 +89,73 @@ class KernelTimes:
         for near in (family, family[:-1]):
             if (found := self._between(near, key)) is not None:
                 return found * ratio, Source.between
-        if kernel.op in self._operators:
-            return self._by_size(kernel.op, key), Source.operator
-        return self._by_size("", key), Source.unknown
+        for op, source in ((kernel.op, Source.operator), ("", Source.unknown)):
+            members = self._operators.get(op, {})
+            if members:
+                return self._by_size(op, members, key), source
+        return STARTUP_US, Source.unknown
 
     def _between(self, family: Family, key: Key) -> float | None:
         """The fit of kernels that differ in channels only, corrected by the nearest of them."""
         members = self._families.get(family, {})
-        if family not in self._fits:
-            self._fits[family] = _fit(members)
-        found = self._fits[family]
+        found = self._fit(family, members)
         if found is None:
             return None
-        ranked = sorted((_distance(key, other), other) for other in members)[:NEAREST]
-        weights = [1 / (distance**2 + 1e-6) for distance, _ in ranked]
-        logs = [math.log(members[other] / _fitted(found, other)) for _, other in ranked]
-        correction = sum(w * log for w, log in zip(weights, logs, strict=True)) / sum(weights)
-        return _fitted(found, key) * math.exp(correction)
+        return _corrected(found, members, key, {k: _distance(key, k) for k in members})
 
-    def _by_size(self, op: str, key: Key) -> float:
-        """From the kernel of nearest size, in proportion but for the start-up."""
-        members = self._operators.get(op, {})
-        if not members:
-            return STARTUP_US
+    def _by_size(self, op: str, members: dict[Key, float], key: Key) -> float:
+        """The fit of one operator, corrected by kernels of similar size.
+
+        Where they are too few for a fit: from the nearest one, in proportion but for its start-up.
+        """
         size = _size(key)
-        nearest = min(members, key=lambda other: (abs(math.log(_size(other) / size)), other))
+        distances = {k: abs(math.log(_size(k) / size)) for k in members}
+        found = self._fit((op,), members)
+        if found is not None:
+            return _corrected(found, members, key, distances)
+        nearest = min(members, key=lambda k: (distances[k], k))
         startup = min(STARTUP_US, members[nearest])
         return startup + (members[nearest] - startup) * size / _size(nearest)
 
+    def _fit(self, name: Family, members: dict[Key, float]) -> Fit | None:
+        if name not in self._fits:
+            keys = list(members)
+            self._fits[name] = (
+                fit([_macs(k) for k in keys], [_bytes(k) for k in keys], list(members.values()))
+                if keys
+                else None
+            )
+        return self._fits[name]
 
-def _families(times: dict[Key, float]) -> dict[Family, dict[Key, float]]:
+
+def _corrected(
+    found: Fit, members: dict[Key, float], key: Key, distances: dict[Key, float]
+) -> float:
+    """What the fit says, times what it misses at the nearest, the less the further away it is."""
+    correction = 0.0
+    ranked = sorted(members, key=lambda k: (distances[k], k))[:NEAREST]
+    weights = [1 / (distances[k] ** 2 + 1e-6) for k in ranked]
+    for weight, near in zip(weights, ranked, strict=True):
+        miss = math.log(members[near] / _fitted(found, near))
+        correction += weight * miss / (sum(weights) * (1 + distances[near]))
+    return _fitted(found, key) * math.exp(correction)
+
+
+def _families(times: dict[Key, float], block: int) -> dict[Family, dict[Key, float]]:
     """By what they have in common but channels; once more without regard to what is added."""
     found: dict[Family, dict[Key, float]] = defaultdict(dict)
     for key, us in times.items():
-        found[_family(key)][key] = us
-        found[_family(key)[:-1]][key] = us
+        family = _family(key, block)
+        found[family][key] = us
+        found[family[:-1]][key] = us
     return found
 
 
-def _family(key: Key) -> Family:
-    """What kernels have in common that differ in channels only."""
+def _family(key: Key, block: int) -> Family:
+    """What kernels have in common that differ in channels only.
+
+    Blocked convolutions with less than a block of input channels work in another way.
+    """
     op, inputs, outputs = key
     if not inputs or not outputs:
         return (op, len(inputs))
@@ -135,7 +163,8 @@ def _family(key: Key) -> Family:
     if "Conv" in op:
         weight = _weight(key)
         depthwise = weight[1:2] == (1,) and data[1:2] != (1,)
-        return (op, weight[2:], data[:1], data[2:], made[2:], depthwise, len(inputs))
+        kind = (depthwise, op.endswith(".nchwc") and data[1:2] < (block,))
+        return (op, weight[2:], data[:1], data[2:], made[2:], *kind, len(inputs))
     return (op, data[:-1], made[:-1], len(inputs))
 
 
@@ -152,13 +181,6 @@ def _operators(times: dict[Key, float]) -> dict[str, dict[Key, float]]:
             found[key[0]][key] = us
             found[""][key] = us
     return dict(found)
-
-
-def _fit(members: dict[Key, float]) -> Fit | None:
-    keys = list(members)
-    if not keys:
-        return None
-    return fit([_macs(k) for k in keys], [_bytes(k) for k in keys], [members[k] for k in keys])
 
 
 def _fitted(found: Fit, key: Key) -> float:

@@ -48,8 +48,8 @@ def predict(
         shapes: of the inputs where they are open; those that the profile was measured with if
             not given.
         feeds: inputs that the model runs with; drawn if not given.
-        in_model: use times that were measured inside of the profile's own model too; without,
-            layers are known only from their small models, as those of another model would be.
+        in_model: use times that were measured inside of the profile's own model; without, layers
+            are known only from their small models, as those of another model would be.
 
     Raises:
         UsageError: the shapes do not fit the inputs.

@@ -15,13 +15,12 @@ from onnxopt.profiling.tensors import dims_of, kind_of
 SHARES = (1.0, 0.75, 0.5, 0.375, 0.25, 0.125)
 """Widths that are measured of each layer, inputs and outputs scaled together."""
 
-UNEVEN = ((1.0, 0.5), (0.5, 1.0), (1.0, 0.25), (0.25, 1.0))
-"""Of the inputs and of the outputs: the groups before and after a layer shrink unevenly."""
+UNEVEN = (1.0, 0.75, 0.5, 0.25)
+"""Of the inputs and of the outputs, each with each: the groups before and after a layer shrink
+unevenly. These are rounded up to whole blocks of channels, as cuts are."""
 
 FEWEST_SCALED = 5
 """Fewer channels or features than this (an image, a few classes) stay as they are."""
-
-MOST_MULTIPLES = 4
 
 CONVOLUTIONS = ("Conv", "FusedConv")
 PRODUCTS = ("Gemm", "FusedGemm", "MatMul")
@@ -109,7 +108,7 @@ def distinct_layers(
     """The layers whose weights are stored as float32, each with the nodes of that shape."""
     stored = {tensor.name: tuple(tensor.dims) for tensor in proto.graph.initializer}
     own_nodes = {
-        node.name: stored.get(node.input[1])
+        node.name: (node, stored.get(node.input[1], ()))
         for node in proto.graph.node
         if node.op_type in MEASURED and len(node.input) > 1
     }
@@ -119,23 +118,32 @@ def distinct_layers(
         inputs = kernel.kernel.inputs
         if op in MEASURED and 1 in kernel.weights and {kind_of(i) for i in inputs} == {"float"}:
             own = [name for name in kernel.nodes if name in own_nodes]
-            dims = own_nodes[own[0]] if own else None
-            layer = _product(kernel, op) if op in PRODUCTS else _convolution(kernel, op, dims)
+            layer = (
+                _product(kernel, op)
+                if op in PRODUCTS
+                else _convolution(kernel, op, *own_nodes[own[0]] if own else (None, ()))
+            )
             if layer is not None:
                 found.setdefault(layer, []).append(own[0] if own else kernel.kernel.name)
     return found
 
 
-def _convolution(fused: FusedKernel, op: str, dims: tuple[int, ...] | None) -> LayerShape | None:
+def _convolution(
+    fused: FusedKernel, op: str, node: onnx.NodeProto | None, dims: tuple[int, ...]
+) -> LayerShape | None:
     """The layer of a convolution.
 
     Args:
-        dims: of its weight in the file; what the kernel has is rounded up to blocks of channels.
+        node, dims: its node in the file and the shape of the weight there, if these are known:
+            channels and groups of the kernel are rounded up to blocks.
     """
     data, weight = dims_of(fused.kernel.inputs[0]), fused.weights[1]
     made = dims_of(fused.kernel.outputs[0])
-    dims = weight if dims is None or len(dims) != len(weight) else dims
     groups = int(fused.attributes.get("group", 1))
+    if node is None or len(dims) != len(weight):
+        dims = weight
+    else:
+        groups = next((a.i for a in node.attribute if a.name == "group"), 1)
     turned = op == "ConvTranspose"
     inputs = dims[0] if turned else dims[1] * groups
     outputs = dims[1] * groups if turned else dims[0]
@@ -193,27 +201,24 @@ def widths(layer: LayerShape, block: int) -> list[LayerShape]:
     """The layer at all widths that are measured, the whole one first, none twice.
 
     Args:
-        block: channels that kernels take at once; some multiples of it are among the widths.
+        block: channels that kernels take at once.
     """
-    pairs = [(share, share) for share in SHARES]
-    multiples = range(block, max(layer.inputs, layer.outputs), block)
-    step = max(1, len(multiples) // MOST_MULTIPLES)
-    for width in multiples[::step]:
-        share = width / max(layer.inputs, layer.outputs)
-        pairs.append((share, share))
-    if layer.groups is not None:
-        pairs += UNEVEN
-    made = [
-        layer.scaled(_width(layer, layer.inputs, a), _width(layer, layer.outputs, b))
-        for a, b in pairs
+    inputs, outputs = layer.inputs, layer.outputs
+    pairs = [(_width(layer, inputs, s, 1), _width(layer, outputs, s, 1)) for s in SHARES]
+    pairs += [
+        (_width(layer, inputs, a, block), _width(layer, outputs, b, block))
+        for a in UNEVEN
+        for b in UNEVEN
+        if layer.groups is not None or a == b
     ]
-    return list(dict.fromkeys(made))
+    return list(dict.fromkeys(layer.scaled(*pair) for pair in pairs))
 
 
-def _width(layer: LayerShape, channels: int, share: float) -> int:
-    """So many channels, whole groups of them."""
+def _width(layer: LayerShape, channels: int, share: float, block: int) -> int:
+    """So many channels, whole groups and, where there are more than one, whole blocks of them."""
     groups = layer.groups or 1
     each = channels // groups
     if each < FEWEST_SCALED:
         return channels
-    return max(1, round(share * each)) * groups
+    wanted = max(1, round(share * each)) * groups
+    return min(channels, -(-wanted // block) * block) if block % groups == 0 else wanted

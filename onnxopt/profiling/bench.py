@@ -21,10 +21,10 @@ MOST_EVENTS = 60_000
 
 SHORT_CHAIN, LONG_CHAIN = 8, 48
 
-WATCHED = 3
+WATCHED = 4
 """Runs in each turn of what the profiler watches; the first of them does not count."""
 
-WARM_UP_S = 0.005
+WARM_UP_S = 0.01
 """The model runs for so long before it is timed, as it would in a steady state."""
 
 STARTS = 5
@@ -132,6 +132,7 @@ class Bench:
         seconds: float,
         clock: Clock,
         progress: Callable[[float], None],
+        beside: Sequence[Turn] = (),
     ) -> list[list[Traced]]:
         """Run the model, itself again, the smallest kernels and small models in turns.
 
@@ -156,7 +157,7 @@ class Bench:
             Turn(lambda: watched.run(one), repeats=WATCHED),
         ]
         others = [self._small(file, number) for number, file in enumerate(small)]
-        all_turns += [turn for _, turn in filter(None, others)]
+        all_turns += [*(turn for _, turn in filter(None, others)), *beside]
         record = self.record
         record.rounds += take_turns(all_turns, seconds, clock, progress)
         _, first, second, _, shortest, longest, _, *_ = all_turns

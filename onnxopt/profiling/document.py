@@ -115,7 +115,7 @@ class KernelTime:
     Attributes:
         op: operator; `.nchwc` follows where it works on blocks of channels.
         inputs, outputs: types and shapes, like float[1,16,32,32].
-        us: mean of the middle half of its times, what dispatching it costs included.
+        us: mean of the faster half of its times, what dispatching it costs included.
         share: of the steady state.
         nodes: the nodes of the file that it does the work of, as far as names tell.
     """
@@ -136,7 +136,7 @@ class WidthTime:
     Attributes:
         inputs, outputs: channels (features, for a product).
         macs, bytes: multiply-accumulates; bytes that it reads and writes.
-        us: mean of the middle half of its times; low and high are quartiles.
+        us: mean of the faster half of its times; low and high are quartiles.
         kernel_inputs, kernel_outputs: what its main kernel was given, rounded up to blocks.
     """
 

@@ -9,7 +9,7 @@ from onnxopt.profiling.document import KernelTime, LayerTimes, Sample, WidthTime
 from onnxopt.profiling.events import Kernel, Traced
 from onnxopt.profiling.fitting import fit
 from onnxopt.profiling.kit import KitLayer, KitWidth
-from onnxopt.profiling.spread import middle, quartiles
+from onnxopt.profiling.spread import quartiles, undisturbed
 from onnxopt.profiling.tensors import bytes_of
 
 _BRANCH = re.compile(r"(?:^|[^A-Za-z0-9])b(\d+)_")
@@ -64,7 +64,7 @@ def _branch(kernel: Kernel) -> int | None:
 
 def _width_time(width: KitWidth, entries: Sequence[Traced], correct: Correct) -> WidthTime:
     """Its kernels together: the layer, and an activation where that was not fused."""
-    main = max(entries, key=lambda entry: middle(entry.times_us))
+    main = max(entries, key=lambda entry: undisturbed(entry.times_us))
     runs = min(len(entry.times_us) for entry in entries)
     times = [sum(correct(e.times_us[i]) for e in entries) for i in range(runs)]
     low, high = quartiles(times)
@@ -73,7 +73,7 @@ def _width_time(width: KitWidth, entries: Sequence[Traced], correct: Correct) ->
         width.outputs,
         width.macs,
         width.bytes,
-        middle(times),
+        undisturbed(times),
         low,
         high,
         main.kernel.op,
@@ -92,7 +92,7 @@ def samples(seen: Sequence[Sequence[Traced]], correct: Correct) -> tuple[Sample,
             times.setdefault(key, []).extend(map(correct, entry.times_us))
     return tuple(
         sorted(
-            (Sample(*key, us=middle(found)) for key, found in times.items()),
+            (Sample(*key, us=undisturbed(found)) for key, found in times.items()),
             key=lambda sample: (sample.op, *map(bytes_of, sample.inputs), sample.outputs),
         )
     )

@@ -25,8 +25,8 @@ from onnxopt.profiling.machine import machine
 from onnxopt.profiling.memory import peak_memory
 from onnxopt.profiling.naming import nodes_of
 from onnxopt.profiling.sessions import CPU
-from onnxopt.profiling.spread import judge, middle, spread
-from onnxopt.profiling.turns import Clock
+from onnxopt.profiling.spread import judge, middle, spread, undisturbed
+from onnxopt.profiling.turns import Clock, Turn
 
 Progress: TypeAlias = Callable[[str, float], None]
 """Is told what is being done, and how much of it is done, 0 to 1."""
@@ -48,11 +48,13 @@ def measure(
     source: str = "",
     progress: Progress = lambda stage, done: None,
     clock: Clock | None = None,
+    beside: Sequence[Turn] = (),
 ) -> Profile:
     """Measure a model file, or the folder of a kit.
 
     Args:
         source: what the profile calls the model; its path or what the kit says unless given.
+        beside: what else shall take its turns in every round; their times are the caller's.
 
     Raises:
         UsageError: no such file, or shapes, inputs or a provider that do not fit.
@@ -69,7 +71,7 @@ def measure(
         np.savez(feeds, **bench.feeds)  # type: ignore[arg-type]
         memory = peak_memory(bench.model, feeds, threads=asked.threads, provider=asked.provider)
         begin = clock.wall()
-        seen = _turns(bench, kit.layers, folder, clock, progress)
+        seen = _turns(bench, kit.layers, folder, clock, progress, beside)
         seconds = clock.wall() - begin
     record = bench.record
     judged = judge(record.pairs, threads=asked.threads)
@@ -100,7 +102,12 @@ def measure(
 
 
 def _turns(
-    bench: Bench, layers: Sequence[KitLayer], folder: Path, clock: Clock, progress: Progress
+    bench: Bench,
+    layers: Sequence[KitLayer],
+    folder: Path,
+    clock: Clock,
+    progress: Progress,
+    beside: Sequence[Turn],
 ) -> list[list[Traced]]:
     """Part by part, so that memory is bounded; the model runs in every part."""
     groups = list(parts(layers, _size_bytes, LARGEST_PART_BYTES)) or [[]]
@@ -112,7 +119,7 @@ def _turns(
         def tell(done: float, number: int = number) -> None:
             progress("running in turns", (number + done) / len(groups))
 
-        seen += bench.turns(files, bench.asked.seconds * share, clock, tell)
+        seen += bench.turns(files, bench.asked.seconds * share, clock, tell, beside)
     return seen
 
 
@@ -128,10 +135,10 @@ def _overhead(record: Record, steady_us: float) -> Overhead:
     all inputs within the time that it tells. So as much more is taken off as makes the kernels of
     the model add up to its steady state; where that is too much, a factor does the rest.
     """
-    short, long = 1e6 * middle(record.short), 1e6 * middle(record.long)
+    short, long = 1e6 * undisturbed(record.short), 1e6 * undisturbed(record.long)
     each = max(SHORTEST_KERNEL_US, (long - short) / (LONG_CHAIN - SHORT_CHAIN))
     run_us = max(0.0, short - SHORT_CHAIN * each)
-    watched = middle([time for entry in record.smallest for time in entry.times_us])
+    watched = undisturbed([time for entry in record.smallest for time in entry.times_us])
     wanted = max(0.0, steady_us - run_us)
     low = max(0.0, watched - each)
     high = low + MOST_MORE_CLOCK_US
@@ -158,7 +165,9 @@ def _us(entry: Traced, correct: Correct, record: Record) -> float:
     """A kernel in one run, where several may have one name and one shape."""
     runs = min(len(other.times_us) for other in record.model)
     times = len(entry.times_us)
-    return middle([correct(time) for time in entry.times_us]) * max(1, round(times / max(runs, 1)))
+    return undisturbed([correct(time) for time in entry.times_us]) * max(
+        1, round(times / max(runs, 1))
+    )
 
 
 def _kernels(

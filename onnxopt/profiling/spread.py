@@ -17,7 +17,7 @@ LARGEST_TAKEN_SHARE = 0.05
 LARGEST_TAKEN_IN_ALL = 0.3
 """Of all such runs: where others work that much, caches and memory are theirs too."""
 
-FEWEST_PAIRS = 5
+FEWEST = 5
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -34,10 +34,20 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
 
 
 def middle(values: Sequence[float]) -> float:
-    """Mean of the middle half: no outlier moves it, and whole microseconds still average out."""
+    """Mean of the middle half: no outlier moves it."""
     ordered = sorted(values)
     cut = len(ordered) // 4
     kept = ordered[cut : len(ordered) - cut]
+    return sum(kept) / len(kept)
+
+
+def undisturbed(values: Sequence[float]) -> float:
+    """Mean of the faster half: others only ever make a kernel slower.
+
+    A mean, for ONNX Runtime's profiler counts whole microseconds.
+    """
+    ordered = sorted(values)
+    kept = ordered[: (len(ordered) + 1) // 2]
     return sum(kept) / len(kept)
 
 
@@ -56,44 +66,60 @@ class Run:
 
 @dataclass(frozen=True)
 class Judged:
-    """The pairs of runs that count, and what they say about the machine."""
+    """The seconds of the runs that count, and what all of them say about the machine."""
 
-    pairs: tuple[tuple[Run, Run], ...]
+    seconds: tuple[float, ...]
     noise: Noise
-
-    @property
-    def seconds(self) -> list[float]:
-        """Of all runs that count."""
-        return [run.wall for pair in self.pairs for run in pair]
 
 
 def judge(pairs: Sequence[tuple[Run, Run]], *, threads: int) -> Judged:
     """Judge a machine by pairs of runs of the same thing, one right after the other.
 
     With one thread, a run during which others had the processor is known by that: its clock went
-    on and its processor time did not. Such pairs are left out if enough others are there.
+    on and its processor time did not. Such runs are left out; of the others, or of the calmest,
+    five stay at least.
     """
-    taken, kept = None, list(pairs)
+    runs = [run for pair in pairs for run in pair]
+    taken, compared = None, list(pairs)
     if threads == 1:
-        runs = [run for pair in pairs for run in pair]
         wall = sum(run.wall for run in runs)
         taken = max(0.0, 1 - sum(run.processor for run in runs) / wall) if wall > 0 else 0.0
-        calm = [p for p in pairs if all(r.taken_share <= LARGEST_TAKEN_SHARE for r in p)]
-        kept = calm if len(calm) >= FEWEST_PAIRS else kept
-    low, high = quartiles([second.wall / first.wall for first, second in kept])
-    why = _against(low, high, len(kept), taken)
-    disturbed = 2 * (len(pairs) - len(kept))
-    return Judged(tuple(kept), Noise(low, high, taken, disturbed, not why, why))
+        calm = [pair for pair in pairs if max(map(_taken, pair)) <= LARGEST_TAKEN_SHARE]
+        compared = calm if len(calm) >= FEWEST else compared
+    kept = calmest(runs) if threads == 1 else runs
+    low, high = quartiles([second.wall / first.wall for first, second in compared])
+    half = len(compared) // 2
+    drift = 1.0
+    if half:
+        early, late = (
+            [run.wall for p in part for run in p] for part in (compared[:half], compared[half:])
+        )
+        drift = median(late) / median(early)
+    why = _against(low, high, len(pairs), taken, drift)
+    noise = Noise(low, high, taken, len(runs) - len(kept), not why, why)
+    return Judged(tuple(run.wall for run in kept), noise)
 
 
-def _against(low: float, high: float, pairs: int, taken_share: float | None) -> str:
+def calmest(runs: Sequence[Run]) -> list[Run]:
+    """Those during which others had next to nothing of the processor, but at least five."""
+    calm = [run for run in runs if run.taken_share <= LARGEST_TAKEN_SHARE]
+    return calm if len(calm) >= FEWEST else sorted(runs, key=_taken)[:FEWEST]
+
+
+def _taken(run: Run) -> float:
+    return run.taken_share
+
+
+def _against(low: float, high: float, pairs: int, taken_share: float | None, drift: float) -> str:
     against = []
-    if pairs < FEWEST_PAIRS:
+    if pairs < FEWEST:
         against.append(f"there were only {pairs} rounds")
     if max(high - low, low - 1, 1 - high) > LARGEST_SPREAD:
         against.append(
             f"the same model against itself took between {low:.2f} and {high:.2f} times as long"
         )
+    if abs(drift - 1) > LARGEST_SPREAD:
+        against.append(f"the second half of the runs took {drift:.2f} times as long as the first")
     if taken_share is not None and taken_share > LARGEST_TAKEN_IN_ALL:
         against.append(f"other work took {taken_share:.0%} of the processor's time")
     return "; ".join(against)

@@ -6,8 +6,8 @@
 For each model: the profile (with widths); the time of the model itself predicted from its layers
 measured alone, as if it were another model; and of versions cut to a share of the FLOPs (weights
 alone decide which channels go: only the time matters here). The model and its versions are
-measured in the same turns, and runs during which other work had the processor are left out. All of that
-several times: the middle one by its error is shown, with the smallest and the largest error.
+measured in the same turns, and runs during which other work had the processor are left out. All
+of that several times: the middle one by its error is shown, with the smallest and the largest.
 """
 
 from __future__ import annotations

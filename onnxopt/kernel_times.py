@@ -6,7 +6,6 @@ import math
 from collections import defaultdict
 from enum import Enum
 from math import prod
-from statistics import median
 from typing import TypeAlias
 
 from onnxopt.profiling.document import Fit, Profile
@@ -20,10 +19,8 @@ Family: TypeAlias = "tuple[object, ...]"
 NEAREST = 3
 """Measured widths that correct a fit, each the less the further away it is."""
 
-SHORTEST_COMPARED_US = 3.0
-"""Shorter kernels say nothing of how times in the model compare with times alone."""
-
 MOST_RATIO = 1.5
+"""By so much times in the model may differ from times alone; beyond that it is noise."""
 
 STARTUP_US = 1.0
 """What is taken to be left of a kernel at no size, where one size only was measured."""
@@ -42,12 +39,13 @@ class Source(str, Enum):
 class KernelTimes:
     """The times of a profile, asked for kernel by kernel.
 
-    What was measured alone is multiplied by what the same kernel, or else the middle one, took
-    in the model by what it took alone: there its weights are not in the nearest cache.
+    What was measured alone is multiplied by what layers took in the model by what they took
+    alone, all together: there weights and values are not in the nearest cache. One factor for all,
+    for that of a single layer is mostly noise.
     """
 
     def __init__(self, profile: Profile, *, in_model: bool = True) -> None:
-        self._block = block = profile.machine.channel_block
+        self._block = profile.machine.channel_block
         inside: dict[Key, list[float]] = defaultdict(list)
         for entry in profile.kernels:
             inside[entry.op, entry.inputs, entry.outputs].append(entry.us)
@@ -59,17 +57,8 @@ class KernelTimes:
                 key = (width.kernel_op, width.kernel_inputs, width.kernel_outputs)
                 alone.setdefault(key, width.us)
                 self._layers.add(key)
-        ratios = {
-            key: min(max(means[key] / us, 1 / MOST_RATIO), MOST_RATIO)
-            for key, us in alone.items()
-            if key in means and us >= SHORTEST_COMPARED_US
-        }
-        self._usual = median(ratios.values()) if ratios else 1.0
-        self._ratios: dict[Family, float] = {}
-        if in_model:
-            for key, ratio in ratios.items():
-                self._ratios.setdefault(_family(key, block), ratio)
-        self._alone, self._families = alone, _families(alone, block)
+        self._ratio = _ratio(inside, alone)
+        self._alone, self._families = alone, _families(alone, self._block)
         self._samples = {(s.op, s.inputs, s.outputs): s.us for s in profile.samples}
         self._inside = {k: us for k, us in means.items() if in_model or k not in self._layers}
         self._operators = _operators({**self._samples, **alone, **means})
@@ -80,15 +69,14 @@ class KernelTimes:
         key = (kernel.op, kernel.inputs, kernel.outputs)
         if key in self._inside:
             return self._inside[key], Source.in_model
-        family = _family(key, self._block)
-        ratio = self._ratios.get(family, self._usual)
         if key in self._alone:
-            return self._alone[key] * ratio, Source.alone
+            return self._alone[key] * self._ratio, Source.alone
         if key in self._samples:
             return self._samples[key], Source.alone
+        family = _family(key, self._block)
         for near in (family, family[:-1]):
             if (found := self._between(near, key)) is not None:
-                return found * ratio, Source.between
+                return found * self._ratio, Source.between
         for op, source in ((kernel.op, Source.operator), ("", Source.unknown)):
             members = self._operators.get(op, {})
             if members:
@@ -139,6 +127,14 @@ def _corrected(
         miss = math.log(members[near] / _fitted(found, near))
         correction += weight * miss / (sum(weights) * (1 + distances[near]))
     return _fitted(found, key) * math.exp(correction)
+
+
+def _ratio(inside: dict[Key, list[float]], alone: dict[Key, float]) -> float:
+    both = [key for key in alone if key in inside]
+    apart = sum(len(inside[key]) * alone[key] for key in both)
+    if not apart:
+        return 1.0
+    return min(max(sum(sum(inside[key]) for key in both) / apart, 1 / MOST_RATIO), MOST_RATIO)
 
 
 def _families(times: dict[Key, float], block: int) -> dict[Family, dict[Key, float]]:

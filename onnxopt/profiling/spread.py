@@ -88,13 +88,7 @@ def judge(pairs: Sequence[tuple[Run, Run]], *, threads: int) -> Judged:
         compared = calm if len(calm) >= FEWEST else compared
     kept = calmest(runs) if threads == 1 else runs
     low, high = quartiles([second.wall / first.wall for first, second in compared])
-    half = len(compared) // 2
-    drift = 1.0
-    if half:
-        early, late = (
-            [run.wall for p in part for run in p] for part in (compared[:half], compared[half:])
-        )
-        drift = median(late) / median(early)
+    drift = _drift([first.wall for first, _ in compared])
     why = _against(low, high, len(pairs), taken, drift)
     noise = Noise(low, high, taken, len(runs) - len(kept), not why, why)
     return Judged(tuple(run.wall for run in kept), noise)
@@ -104,6 +98,12 @@ def calmest(runs: Sequence[Run]) -> list[Run]:
     """Those during which others had next to nothing of the processor, but at least five."""
     calm = [run for run in runs if run.taken_share <= LARGEST_TAKEN_SHARE]
     return calm if len(calm) >= FEWEST else sorted(runs, key=_taken)[:FEWEST]
+
+
+def _drift(seconds: Sequence[float]) -> float:
+    """The second half by the first."""
+    half = len(seconds) // 2
+    return median(seconds[half:]) / median(seconds[:half]) if half else 1.0
 
 
 def _taken(run: Run) -> float:

@@ -116,8 +116,11 @@ class LayerLatency:
             if (width.inputs, width.outputs) == (inputs, outputs):
                 return Kernel("", width.kernel_op, width.kernel_inputs, width.kernel_outputs)
         whole = layer.widths[0]
-        blocked = whole.kernel_op.endswith(".nchwc")
-        if blocked:
+        op, apart = whole.kernel_op, inputs >= self._block and inputs % 4
+        if op.endswith(".nchwc") and apart:  # such widths are not run in blocks
+            others_ops = (w.kernel_op for w in layer.widths if not w.kernel_op.endswith(".nchwc"))
+            op = next(others_ops, op)
+        if op.endswith(".nchwc"):
             outputs = -(-outputs // self._block) * self._block
             if inputs >= self._block:  # fewer are read as they lie
                 inputs = -(-inputs // self._block) * self._block
@@ -133,7 +136,7 @@ class LayerLatency:
             else:
                 own = axis if len(dims) > 1 else 0
                 texts.append(_with(other, own, outputs) if dims else other)
-        return Kernel("", whole.kernel_op, tuple(texts), (_with(made, axis, outputs),))
+        return Kernel("", op, tuple(texts), (_with(made, axis, outputs),))
 
 
 def _with(text: str, axis: int, size: int) -> str:

@@ -19,6 +19,10 @@ UNEVEN = (1.0, 0.75, 0.5, 0.25)
 """Of the inputs and of the outputs, each with each: the groups before and after a layer shrink
 unevenly. These are rounded up to whole blocks of channels, as cuts are."""
 
+ODD = ((1.0, 1.0), (0.75, 0.75), (0.5, 0.5), (0.25, 0.25), (1.0, 0.5), (0.5, 1.0))
+"""Of the inputs and of the outputs, for convolutions whose inputs are no multiple of four channels:
+ONNX Runtime does not run those in blocks."""
+
 FEWEST_SCALED = 5
 """Fewer channels or features than this (an image, a few classes) stay as they are."""
 
@@ -72,13 +76,15 @@ class LayerShape:
 
     @property
     def input_shape(self) -> tuple[int, ...]:
-        if not self.kernel:
-            return (*self.batch, self.inputs)
         return (*self.batch, self.inputs, *self.spatial)
+
+    @property
+    def output_shape(self) -> tuple[int, ...]:
+        return (*self.batch, self.outputs, *self.out_spatial)
 
     def cost(self) -> KitWidth:
         """Multiply-accumulates, and bytes of what is read and written, as float32."""
-        made = prod(self.batch) * self.outputs * prod(self.out_spatial)
+        made = prod(self.output_shape)
         reached = prod(self.input_shape) if self.op == "ConvTranspose" else made
         per = prod(self.weight[1:]) if self.kernel else self.inputs
         moved = prod(self.input_shape) + prod(self.weight) + self.outputs
@@ -211,7 +217,15 @@ def widths(layer: LayerShape, block: int) -> list[LayerShape]:
         for b in UNEVEN
         if layer.groups is not None or a == b
     ]
+    if layer.op == "Conv" and layer.groups == 1:
+        odd = [(_odd(round(a * inputs)), _width(layer, outputs, b, 1)) for a, b in ODD]
+        pairs += [pair for pair in odd if pair[0] > block]
     return list(dict.fromkeys(layer.scaled(*pair) for pair in pairs))
+
+
+def _odd(channels: int) -> int:
+    """So many or a little less, in no multiple of four."""
+    return channels - 1 if channels % 4 == 0 else channels
 
 
 def _width(layer: LayerShape, channels: int, share: float, block: int) -> int:

@@ -89,8 +89,10 @@ def small_model(layers: Sequence[LayerShape]) -> onnx.ModelProto:
         shape = layer.input_shape
         inputs[source] = make.make_tensor_value_info(source, onnx.TensorProto.FLOAT, shape)
         nodes += _branch(layer, source, f"b{number}_")
-        outputs.append(onnx.ValueInfoProto(name=nodes[-1].output[0]))
-        outputs[-1].type.tensor_type.elem_type = onnx.TensorProto.FLOAT
+        name = nodes[-1].output[0]
+        outputs.append(
+            make.make_tensor_value_info(name, onnx.TensorProto.FLOAT, layer.output_shape)
+        )
     graph = make.make_graph(nodes, "layer", list(inputs.values()), outputs)
     return make.make_model(
         graph, opset_imports=[make.make_opsetid("", OPSET)], ir_version=8, producer_name="onnxopt"

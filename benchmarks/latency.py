@@ -6,8 +6,9 @@
 For each model: the profile (with widths); the time of the model itself predicted from its layers
 measured alone, as if it were another model; and of versions cut to a share of the FLOPs (weights
 alone decide which channels go: only the time matters here). The model and its versions are
-measured in the same turns, and runs during which other work had the processor are left out. All
-of that several times: the middle one by its error is shown, with the smallest and the largest.
+measured in the same turns, and runs during which other work had the processor are left out; of the
+others the faster half counts. All of that several times: the middle one by its error is shown,
+with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -18,7 +19,6 @@ import tempfile
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import median
 
 import onnx
 
@@ -30,9 +30,10 @@ from onnxopt.kernels import named
 from onnxopt.latency import predict
 from onnxopt.profiling.bench import WARM_UP_S, Asked
 from onnxopt.profiling.feeds import drawn, input_shapes
+from onnxopt.profiling.machine import machine
 from onnxopt.profiling.measure import measure
 from onnxopt.profiling.sessions import Measured
-from onnxopt.profiling.spread import Run, calmest
+from onnxopt.profiling.spread import Run, calmest, undisturbed
 from onnxopt.profiling.turns import Turn
 from onnxopt.small_models import write_kit
 
@@ -44,9 +45,9 @@ HEADER = (
 
 
 def calm_ms(runs: list[Run]) -> tuple[float, int]:
-    """The median of the runs that nobody disturbed, and how many these are."""
+    """Of the runs that nobody disturbed: the mean of the faster half, and how many there are."""
     calm = [run.wall for run in calmest(runs)]
-    return 1000 * median(calm), len(calm)
+    return 1000 * undisturbed(calm), len(calm)
 
 
 def versions(proto: onnx.ModelProto, shares: list[float]) -> dict[str, onnx.ModelProto]:
@@ -139,7 +140,13 @@ def main() -> None:
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
     shares = [float(text) for text in asked.flops.split(",") if text]
-    lines = [HEADER]
+    where = machine()
+    lines = [
+        "# Predicted and measured time\n",
+        f"`python {' '.join(sys.argv)}`\n",
+        f"{where.processor}, {where.cores} cores, onnxruntime {where.onnxruntime}, 1 thread.\n",
+        HEADER,
+    ]
     for text in asked.models:
         file, _, shape = text.partition("@")
         shapes = by_name("the shape", [shape] if shape else [], read_shape)

@@ -57,7 +57,7 @@ class KernelTimes:
                 key = (width.kernel_op, width.kernel_inputs, width.kernel_outputs)
                 alone.setdefault(key, width.us)
                 self._layers.add(key)
-        self._ratio = _ratio(inside, alone)
+        self._ratio = _ratio(inside, alone) if in_model else 1.0
         self._alone, self._families = alone, _families(alone, self._block)
         self._samples = {(s.op, s.inputs, s.outputs): s.us for s in profile.samples}
         self._inside = {k: us for k, us in means.items() if in_model or k not in self._layers}

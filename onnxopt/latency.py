@@ -41,6 +41,7 @@ def predict(
 ) -> Prediction:
     """Add up the times of the kernels that ONNX Runtime makes of a model, and what a run costs.
 
+    The time is that of a run which nobody disturbs: what the faster half of runs take on average.
     The model is optimized by the ONNX Runtime of this machine and run once, for its kernels and
     their shapes; their times are those of the profile's machine.
 
@@ -116,13 +117,14 @@ class LayerLatency:
             if (width.inputs, width.outputs) == (inputs, outputs):
                 return Kernel("", width.kernel_op, width.kernel_inputs, width.kernel_outputs)
         whole = layer.widths[0]
-        op, apart = whole.kernel_op, inputs >= self._block and inputs % 4
+        op, depthwise = whole.kernel_op, " depthwise" in f" {layer.text}"
+        apart = inputs % 4 and (depthwise or inputs >= self._block)
         if op.endswith(".nchwc") and apart:  # such widths are not run in blocks
             others_ops = (w.kernel_op for w in layer.widths if not w.kernel_op.endswith(".nchwc"))
             op = next(others_ops, op)
         if op.endswith(".nchwc"):
             outputs = -(-outputs // self._block) * self._block
-            if inputs >= self._block:  # fewer are read as they lie
+            if depthwise or inputs >= self._block:  # fewer are read as they lie
                 inputs = -(-inputs // self._block) * self._block
         data, *others = whole.kernel_inputs
         made = whole.kernel_outputs[0]
@@ -152,7 +154,7 @@ def _weight(text: str, layer: LayerTimes, whole: int, inputs: int, outputs: int)
     if layer.op == "ConvTranspose":
         dims[0], dims[1] = inputs, max(1, round(dims[1] * outputs / whole))
     elif layer.op == "Conv":
-        depthwise = dims[1] == 1 and before > 1
+        depthwise = dims[1] == 1 and before > 1  # a group for each input
         dims[0], dims[1] = outputs, 1 if depthwise else max(1, round(dims[1] * inputs / before))
     else:
         turned = dims[0] == whole and dims[0] != before

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Any
 
 import onnx
 
@@ -41,7 +42,7 @@ class LayerShape:
         spatial: sizes of what it reads; empty for a product.
         out_spatial: sizes of what it makes.
         kernel: of a convolution.
-        groups: of a convolution; None for a depthwise one, which has as many as channels.
+        groups: of a convolution; None for a depthwise one, which has as many as input channels.
         attributes: strides, dilations, pads and auto_pad, as they are written in the node.
         activation: what is fused behind it, and its parameters; empty for none.
         adds: another value is added before the activation.
@@ -155,12 +156,6 @@ def _convolution(
     outputs = dims[1] * groups if turned else dims[0]
     if turned and "output_shape" in fused.attributes:
         return None
-    names = ("auto_pad", "strides", "dilations", "pads", "output_padding")
-    attributes = tuple(
-        (key, value.decode() if isinstance(value, bytes) else tuple(value))
-        for key in names
-        if (value := fused.attributes.get(key)) is not None
-    )
     name, parameters = _activation(fused.attributes)
     return LayerShape(
         op="ConvTranspose" if turned else "Conv",
@@ -170,11 +165,21 @@ def _convolution(
         spatial=data[2:],
         out_spatial=made[2:],
         kernel=weight[2:],
-        groups=None if groups == inputs == outputs and groups > 1 else groups,
-        attributes=attributes,
+        groups=None if groups == inputs > 1 and outputs % inputs == 0 else groups,
+        attributes=_placing(fused.attributes),
         adds=not turned and fused.operands > 1,
         activation=name,
         parameters=parameters,
+    )
+
+
+def _placing(attributes: Mapping[str, Any]) -> tuple[tuple[str, str | tuple[int, ...]], ...]:
+    """Where the kernel goes: the attributes that a layer keeps at every width."""
+    names = ("auto_pad", "strides", "dilations", "pads", "output_padding")
+    return tuple(
+        (key, value.decode() if isinstance(value, bytes) else tuple(value))
+        for key in names
+        if (value := attributes.get(key)) is not None
     )
 
 
@@ -210,12 +215,15 @@ def widths(layer: LayerShape, block: int) -> list[LayerShape]:
         block: channels that kernels take at once.
     """
     inputs, outputs = layer.inputs, layer.outputs
+    if layer.groups is None:  # so many outputs for each input at any width
+        shares = [_width(layer, inputs, s, size) for size in (1, block) for s in SHARES]
+        pairs = [(width, width * (outputs // inputs)) for width in shares]
+        return list(dict.fromkeys(layer.scaled(*pair) for pair in pairs))
     pairs = [(_width(layer, inputs, s, 1), _width(layer, outputs, s, 1)) for s in SHARES]
     pairs += [
         (_width(layer, inputs, a, block), _width(layer, outputs, b, block))
         for a in UNEVEN
         for b in UNEVEN
-        if layer.groups is not None or a == b
     ]
     if layer.op == "Conv" and layer.groups == 1:
         odd = [(_odd(round(a * inputs)), _width(layer, outputs, b, 1)) for a, b in ODD]

@@ -10,7 +10,7 @@ import numpy as np
 
 from onnxopt.errors import UsageError
 from onnxopt.profiling.events import Traced, read_trace
-from onnxopt.profiling.feeds import Array, drawn, input_shapes, read_feeds
+from onnxopt.profiling.feeds import drawn, input_shapes, read_feeds
 from onnxopt.profiling.sessions import CPU, Measured, MeasureError
 from onnxopt.profiling.smallest import INPUT, chain
 from onnxopt.profiling.spread import Run
@@ -20,6 +20,8 @@ MOST_EVENTS = 60_000
 """Kernels that are watched in the model: ONNX Runtime drops what is beyond a million events."""
 
 SHORT_CHAIN, LONG_CHAIN = 8, 48
+
+ONE = {INPUT: np.ones(1, np.float32)}
 
 WATCHED = 4
 """Runs in each turn of what the profiler watches; the first of them does not count."""
@@ -140,44 +142,46 @@ class Bench:
             what the profiler saw in each of the small models, the warm-up left out; nothing for
             one that does not load or run here.
         """
-        short, long = self._chain(SHORT_CHAIN), self._chain(LONG_CHAIN)
-        one = {INPUT: np.ones(1, np.float32)}
         plain, traced = self._session(self.model), self._session(self.model, trace="model")
-        watched, session = self._session(long, trace="chain"), self._session(short)
-        longer = self._session(long)
-        kernels = max(1, len(self.record.model) or self._count(self.feeds))
-        rounds = max(4, MOST_EVENTS // (WATCHED * kernels))
+        short, long = self._chain(SHORT_CHAIN), self._chain(LONG_CHAIN)
+        watched, run_long = self._session(long, trace="chain"), self._run_chain(long)
+        warm_up = Turn(lambda: plain.run(self.feeds), repeats=0, shortest_s=WARM_UP_S)
+        first, second = (Turn(lambda: plain.run(self.feeds), repeats=0) for _ in range(2))
+        rounds = max(4, MOST_EVENTS // (WATCHED * self._kernels()))
+        chains = Turn(self._run_chain(short), repeats=0), Turn(run_long, repeats=0)
         all_turns = [
-            Turn(lambda: plain.run(self.feeds), repeats=0, shortest_s=WARM_UP_S),
-            Turn(lambda: plain.run(self.feeds), repeats=0),
-            Turn(lambda: plain.run(self.feeds), repeats=0),
+            *(warm_up, first, second),
             Turn(lambda: traced.run(self.feeds), repeats=WATCHED, rounds=rounds),
-            Turn(lambda: session.run(one), repeats=0),
-            Turn(lambda: longer.run(one), repeats=0),
-            Turn(lambda: watched.run(one), repeats=WATCHED),
+            *chains,
+            Turn(lambda: watched.run(ONE), repeats=WATCHED),
         ]
         others = [self._small(file, number) for number, file in enumerate(small)]
         all_turns += [*(turn for _, turn in filter(None, others)), *beside]
         record = self.record
         record.rounds += take_turns(all_turns, seconds, clock, progress)
-        _, first, second, _, shortest, longest, _, *_ = all_turns
         record.pairs += zip(first.runs, second.runs, strict=True)
-        record.short += [run.wall for run in shortest.runs]
-        record.long += [run.wall for run in longest.runs]
+        record.short += [run.wall for run in chains[0].runs]
+        record.long += [run.wall for run in chains[1].runs]
         record.smallest += _seen(watched)
         record.model = _joined(record.model, _seen(traced))
         return [[] if other is None else _seen(other[0]) for other in others]
+
+    def _run_chain(self, file: Path) -> Callable[[], None]:
+        session = self._session(file)
+        return lambda: session.run(ONE)
 
     def _chain(self, length: int) -> Path:
         file = self.folder / f"chain{length}.onnx"
         file.write_bytes(chain(length))
         return file
 
-    def _count(self, feeds: Mapping[str, Array]) -> int:
-        """How many kernels one run has."""
+    def _kernels(self) -> int:
+        """How many kernels one run has, one at least."""
+        if self.record.model:
+            return len(self.record.model)
         session = self._session(self.model, trace="count")
-        session.run(feeds)
-        return sum(len(entry.times_us) for entry in read_trace(session.end_trace()))
+        session.run(self.feeds)
+        return max(1, sum(len(entry.times_us) for entry in read_trace(session.end_trace())))
 
     def _small(self, file: Path, number: int) -> tuple[Measured, Turn] | None:
         try:

@@ -100,7 +100,8 @@ class Overhead:
         run_us: one run without any kernel: the call, its inputs and its outputs.
         clock_us: what reading the clock adds to the time of each kernel; taken off all of them.
         in_model: times of kernels as the profiler saw them in the model were multiplied by this,
-            so that they and `run_us` add up to `steady_ms`.
+            so that they and `run_us` add up to a run of the model: to the mean of the faster half,
+            as their own times are.
     """
 
     run_us: float
@@ -227,11 +228,11 @@ class Profile:
     noise: Noise
     memory: Memory
     overhead: Overhead
-    kernels: tuple[KernelTime, ...]
-    mapped_share: float | None
-    layers: tuple[LayerTimes, ...]
-    samples: tuple[Sample, ...]
-    notes: tuple[str, ...]
+    kernels: tuple[KernelTime, ...] = ()
+    mapped_share: float | None = None
+    layers: tuple[LayerTimes, ...] = ()
+    samples: tuple[Sample, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 def read_profile(file: Path) -> Profile:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
@@ -14,6 +15,7 @@ from onnxopt.profiling.bench import LONG_CHAIN, SHORT_CHAIN, Asked, Bench, Recor
 from onnxopt.profiling.document import (
     SCHEMA,
     KernelTime,
+    Memory,
     Overhead,
     Profile,
     Settings,
@@ -25,7 +27,7 @@ from onnxopt.profiling.machine import machine
 from onnxopt.profiling.memory import peak_memory
 from onnxopt.profiling.naming import nodes_of
 from onnxopt.profiling.sessions import CPU
-from onnxopt.profiling.spread import judge, middle, spread, undisturbed
+from onnxopt.profiling.spread import judge, spread, undisturbed
 from onnxopt.profiling.turns import Clock, Turn
 
 Progress: TypeAlias = Callable[[str, float], None]
@@ -67,38 +69,62 @@ def measure(
         bench = Bench(folder / kit.model, asked, kit.shapes, Path(temporary))
         loads, firsts = bench.start(clock)
         progress("measuring memory", 0.0)
-        feeds = Path(temporary) / "feeds.npz"
-        np.savez(feeds, **bench.feeds)  # type: ignore[arg-type]
-        memory = peak_memory(bench.model, feeds, threads=asked.threads, provider=asked.provider)
+        memory = _memory(bench)
         begin = clock.wall()
         seen = _turns(bench, kit.layers, folder, clock, progress, beside)
         seconds = clock.wall() - begin
-    record = bench.record
-    judged = judge(record.pairs, threads=asked.threads)
-    overhead = _overhead(record, 1e6 * middle(judged.seconds))
-    correct = _correction(overhead.clock_us)
-    kernels, mapped = _kernels(record, kit, overhead, correct)
+    judged = judge(bench.record.pairs, threads=asked.threads)
+    overhead = _overhead(bench.record, 1e6 * undisturbed(judged.seconds))
+    rounds = bench.record.rounds
+    return _with_kernels(
+        Profile(
+            schema=SCHEMA,
+            source=source or kit.source,
+            machine=machine(),
+            settings=Settings(asked.threads, asked.provider, bench.shapes, rounds, seconds),
+            load_ms=spread([1000 * s for s in loads]),
+            first_ms=spread([1000 * s for s in firsts]),
+            steady_ms=spread([1000 * s for s in judged.seconds]),
+            noise=judged.noise,
+            memory=memory,
+            overhead=overhead,
+            notes=_notes(asked, overhead),
+        ),
+        bench.record,
+        kit,
+        seen,
+    )
+
+
+def _with_kernels(
+    profile: Profile, record: Record, kit: Kit, seen: Sequence[Sequence[Traced]]
+) -> Profile:
+    """The profile with its kernels and layers.
+
+    Args:
+        seen: what the profiler saw in the small model of each layer.
+    """
+    correct = _correction(profile.overhead.clock_us)
+    kernels, mapped = _kernels(record, kit, profile.overhead, correct)
     layers = tuple(
         layer_times(layer, found, kernels, correct)
         for layer, found in zip(kit.layers, seen, strict=True)
     )
-    return Profile(
-        schema=SCHEMA,
-        source=source or kit.source,
-        machine=machine(),
-        settings=Settings(asked.threads, asked.provider, bench.shapes, record.rounds, seconds),
-        load_ms=spread([1000 * s for s in loads]),
-        first_ms=spread([1000 * s for s in firsts]),
-        steady_ms=spread([1000 * s for s in judged.seconds]),
-        noise=judged.noise,
-        memory=memory,
-        overhead=overhead,
+    return replace(
+        profile,
         kernels=kernels,
         mapped_share=mapped,
         layers=layers,
         samples=samples(seen, correct),
-        notes=(*_notes(asked, overhead), *unmeasured(layers)),
+        notes=(*profile.notes, *unmeasured(layers)),
     )
+
+
+def _memory(bench: Bench) -> Memory:
+    feeds = bench.folder / "feeds.npz"
+    np.savez(feeds, **bench.feeds)  # type: ignore[arg-type]
+    asked = bench.asked
+    return peak_memory(bench.model, feeds, threads=asked.threads, provider=asked.provider)
 
 
 def _turns(
@@ -188,7 +214,7 @@ def _kernels(
     return made, sum(kernel.us for kernel in made if kernel.nodes) / in_kernels
 
 
-def _notes(asked: Asked, overhead: Overhead) -> list[str]:
+def _notes(asked: Asked, overhead: Overhead) -> tuple[str, ...]:
     notes = []
     if asked.provider != CPU:
         notes.append(
@@ -200,4 +226,4 @@ def _notes(asked: Asked, overhead: Overhead) -> list[str]:
             f"the kernels' times were multiplied by {overhead.in_model:.2f} to add up to the "
             "steady state: the profiler saw other runs than the clock"
         )
-    return notes
+    return tuple(notes)

@@ -33,14 +33,6 @@ def quartiles(values: Sequence[float]) -> tuple[float, float]:
     return low, high
 
 
-def middle(values: Sequence[float]) -> float:
-    """Mean of the middle half: no outlier moves it."""
-    ordered = sorted(values)
-    cut = len(ordered) // 4
-    kept = ordered[cut : len(ordered) - cut]
-    return sum(kept) / len(kept)
-
-
 def undisturbed(values: Sequence[float]) -> float:
     """Mean of the faster half: others only ever make a kernel slower.
 

@@ -42,7 +42,7 @@ def profile(
         str, typer.Option(metavar="NAME", help="Execution provider of ONNX Runtime.")
     ] = "CPUExecutionProvider",
     seconds: Annotated[
-        float, typer.Option(help="Run everything in turns for so long, seven times at least.")
+        float, typer.Option(help="Run everything in turns for so long; three times at least.")
     ] = 10.0,
     json: Json = False,
     quiet: Quiet = False,

@@ -10,11 +10,11 @@ import numpy as np
 
 from onnxopt.errors import UsageError
 from onnxopt.profiling.events import Traced, read_trace
-from onnxopt.profiling.feeds import drawn, input_shapes, read_feeds
+from onnxopt.profiling.feeds import Array, drawn, input_shapes, read_feeds
 from onnxopt.profiling.sessions import CPU, Measured, MeasureError
 from onnxopt.profiling.smallest import INPUT, chain
 from onnxopt.profiling.spread import Run
-from onnxopt.profiling.turns import RUNS_BEFORE, Clock, Turn, take_turns
+from onnxopt.profiling.turns import MOST_ROUNDS, RUNS_BEFORE, Clock, Turn, take_turns
 
 MOST_EVENTS = 60_000
 """Kernels that are watched in the model: ONNX Runtime drops what is beyond a million events."""
@@ -25,6 +25,9 @@ ONE = {INPUT: np.ones(1, np.float32)}
 
 WATCHED = 4
 """Runs in each turn of what the profiler watches; the first of them does not count."""
+
+SLOW_S = 0.02
+"""What takes longer runs twice in each turn: the caches are small beside it."""
 
 WARM_UP_S = 0.01
 """The model runs for so long before it is timed, as it would in a steady state."""
@@ -142,29 +145,28 @@ class Bench:
             what the profiler saw in each of the small models, the warm-up left out; nothing for
             one that does not load or run here.
         """
-        plain, traced = self._session(self.model), self._session(self.model, trace="model")
+        plain = self._session(self.model)
         short, long = self._chain(SHORT_CHAIN), self._chain(LONG_CHAIN)
-        watched, run_long = self._session(long, trace="chain"), self._run_chain(long)
+        smallest = _watched(self._session(long, trace="chain"), ONE, clock)
         warm_up = Turn(lambda: plain.run(self.feeds), repeats=0, shortest_s=WARM_UP_S)
         first, second = (Turn(lambda: plain.run(self.feeds), repeats=0) for _ in range(2))
         rounds = max(4, MOST_EVENTS // (WATCHED * self._kernels()))
-        chains = Turn(self._run_chain(short), repeats=0), Turn(run_long, repeats=0)
+        model = _watched(self._session(self.model, trace="model"), self.feeds, clock, rounds)
+        chains = [Turn(self._run_chain(file), repeats=0) for file in (short, long)]
+        others = [self._small(file, number, clock) for number, file in enumerate(small)]
         all_turns = [
-            *(warm_up, first, second),
-            Turn(lambda: traced.run(self.feeds), repeats=WATCHED, rounds=rounds),
-            *chains,
-            Turn(lambda: watched.run(ONE), repeats=WATCHED),
+            *(warm_up, first, second, model.turn, *chains, smallest.turn),
+            *(other.turn for other in others if other is not None),
+            *beside,
         ]
-        others = [self._small(file, number) for number, file in enumerate(small)]
-        all_turns += [*(turn for _, turn in filter(None, others)), *beside]
         record = self.record
         record.rounds += take_turns(all_turns, seconds, clock, progress)
         record.pairs += zip(first.runs, second.runs, strict=True)
         record.short += [run.wall for run in chains[0].runs]
         record.long += [run.wall for run in chains[1].runs]
-        record.smallest += _seen(watched)
-        record.model = _joined(record.model, _seen(traced))
-        return [[] if other is None else _seen(other[0]) for other in others]
+        record.smallest += smallest.seen()
+        record.model = _joined(record.model, model.seen())
+        return [[] if other is None else other.seen() for other in others]
 
     def _run_chain(self, file: Path) -> Callable[[], None]:
         session = self._session(file)
@@ -183,28 +185,45 @@ class Bench:
         session.run(self.feeds)
         return max(1, sum(len(entry.times_us) for entry in read_trace(session.end_trace())))
 
-    def _small(self, file: Path, number: int) -> tuple[Measured, Turn] | None:
+    def _small(self, file: Path, number: int, clock: Clock) -> Watched | None:
+        """A small model on the bench; None if it does not load or run here."""
         try:
             session = self._session(file, trace=f"small{number}")
             feeds = drawn(session.inputs, input_shapes(session.inputs, {}, None))
-            Measured(file, threads=self.asked.threads, provider=self.asked.provider).run(feeds)
+            return _watched(session, feeds, clock)
         except MeasureError:
             return None
-        return session, Turn(lambda: session.run(feeds), repeats=WATCHED)
 
 
-def _seen(session: Measured) -> list[Traced]:
-    return [_warm(entry) for entry in read_trace(session.end_trace())]
+@dataclass(frozen=True)
+class Watched:
+    """A session that the profiler watches, and its turn."""
+
+    session: Measured
+    turn: Turn
+
+    def seen(self) -> list[Traced]:
+        """Its kernels, without the runs before the turns and without the first run of each turn.
+
+        In that one code and weights come from wherever the other turns left them.
+        """
+        return [self._warm(entry) for entry in read_trace(self.session.end_trace())]
+
+    def _warm(self, entry: Traced) -> Traced:
+        times = entry.times_us[2 + RUNS_BEFORE :]
+        kept = tuple(time for number, time in enumerate(times) if number % self.turn.repeats)
+        return Traced(entry.kernel, kept or entry.times_us)
 
 
-def _warm(entry: Traced) -> Traced:
-    """Without the runs before the turns, and without the first run of each turn.
-
-    In that one code and weights come from wherever the other turns left them.
-    """
-    times = entry.times_us[RUNS_BEFORE:]
-    kept = tuple(time for number, time in enumerate(times) if number % WATCHED)
-    return Traced(entry.kernel, kept or entry.times_us)
+def _watched(
+    session: Measured, feeds: Mapping[str, Array], clock: Clock, rounds: int = MOST_ROUNDS
+) -> Watched:
+    """Run it once, which may fail, and give it its turns."""
+    session.run(feeds)
+    start = clock.wall()
+    session.run(feeds)
+    slow = clock.wall() - start > SLOW_S
+    return Watched(session, Turn(lambda: session.run(feeds), 2 if slow else WATCHED, rounds=rounds))
 
 
 def _joined(left: list[Traced], right: list[Traced]) -> list[Traced]:

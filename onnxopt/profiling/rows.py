@@ -93,7 +93,8 @@ def closing_lines(profile: Profile) -> Iterator[str]:
     spread = f"the model against itself: quartiles {noise.low:.2f} to {noise.high:.2f}"
     yield f"{spread}, of {profile.settings.rounds} rounds"
     if not noise.trusted:
-        yield f"do not trust these figures: {noise.why}; stop other work and measure again"
+        yield f"do not trust these figures: {noise.why}"
+        yield "to measure again: stop other work, and give more --seconds"
 
 
 def plain_text(profile: Profile) -> str:

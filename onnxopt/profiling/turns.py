@@ -15,6 +15,10 @@ RUNS_BEFORE = 2
 """Each runs so often before the first round."""
 
 LEAST_ROUNDS = 7
+PATIENCE = 3.0
+FEWEST_ROUNDS = 3
+"""Where seven rounds take more than three times as long as they should, three are enough."""
+
 MOST_ROUNDS = 150
 
 
@@ -50,6 +54,8 @@ def take_turns(
 ) -> int:
     """Go round until the time is over, but at least seven times; warm up in a round before.
 
+    Where that takes much too long it is three times.
+
     Args:
         progress: is told the share of the time that is over.
 
@@ -61,7 +67,7 @@ def take_turns(
         once = _time(turn, clock, 1).wall
         turn.repeats = turn.repeats or max(1, min(1000, round(turn.shortest_s / max(once, 1e-7))))
     begin, done = clock.wall(), 0
-    while done < LEAST_ROUNDS or (done < MOST_ROUNDS and clock.wall() - begin < seconds):
+    while not _is_over(done, clock.wall() - begin, seconds):
         for turn in turns:
             if done < turn.rounds:
                 turn.runs.append(_time(turn, clock, turn.repeats))
@@ -69,6 +75,12 @@ def take_turns(
         over = (clock.wall() - begin) / seconds if seconds > 0 else 1.0
         progress(min(1.0, max(done / MOST_ROUNDS, min(over, done / LEAST_ROUNDS))))
     return done
+
+
+def _is_over(rounds: int, passed: float, seconds: float) -> bool:
+    if rounds < LEAST_ROUNDS:
+        return rounds >= FEWEST_ROUNDS and passed > PATIENCE * seconds
+    return rounds >= MOST_ROUNDS or passed >= seconds
 
 
 def _time(turn: Turn, clock: Clock, repeats: int) -> Run:

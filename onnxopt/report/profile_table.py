@@ -30,5 +30,6 @@ def profile_table(profile: Profile) -> RenderableType:
         parts.append(plain_table(LAYER_COLUMNS, layer_rows(profile)))
     lines = [Text(line, overflow="fold") for line in closing_lines(profile)]
     if not profile.noise.trusted:
-        lines[-1].stylize("bold yellow")
+        for line in lines[-2:]:
+            line.stylize("bold yellow")
     return Group(*parts, *lines)

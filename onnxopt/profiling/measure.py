@@ -33,7 +33,7 @@ from onnxopt.profiling.turns import Clock, Turn
 Progress: TypeAlias = Callable[[str, float], None]
 """Is told what is being done, and how much of it is done, 0 to 1."""
 
-LARGEST_PART_BYTES = 2**29
+LARGEST_PART_BYTES = 2**31
 """Small models are open at the same time as long as their tensors are not larger together."""
 
 MOST_MORE_CLOCK_US = 1.2

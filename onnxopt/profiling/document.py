@@ -101,7 +101,7 @@ class Overhead:
         clock_us: what reading the clock adds to the time of each kernel; taken off all of them.
         in_model: times of kernels as the profiler saw them in the model were multiplied by this,
             so that they and `run_us` add up to a run of the model: to the mean of the faster half,
-            as their own times are.
+            as their own times are. At most 1.25: beyond that, others disturbed the runs.
     """
 
     run_us: float

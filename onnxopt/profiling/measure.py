@@ -39,6 +39,10 @@ LARGEST_PART_BYTES = 2**31
 MOST_MORE_CLOCK_US = 1.2
 """Reading the clock adds at most so much more to a kernel of the model than to the smallest."""
 
+LEAST_FACTOR = 0.8
+MOST_FACTOR = 1.25
+"""Where kernels add up to even less of a run, it was not they that took the time, but others."""
+
 SHORTEST_KERNEL_US = 0.3
 """The clock counts whole microseconds: nothing is said to take less than this."""
 
@@ -175,7 +179,7 @@ def _overhead(record: Record, steady_us: float) -> Overhead:
         else:
             high = clock_us
     total = _sum(record, high)
-    return Overhead(run_us, high, wanted / total if total else 1.0)
+    return Overhead(run_us, high, min(wanted / total, MOST_FACTOR) if total else 1.0)
 
 
 def _sum(record: Record, clock_us: float) -> float:
@@ -221,9 +225,13 @@ def _notes(asked: Asked, overhead: Overhead) -> tuple[str, ...]:
             f"kernels are timed by the host's clock: where {asked.provider} works on by itself, "
             "their times say when the work was handed over"
         )
-    if not 0.8 <= overhead.in_model <= 1.25:
+    if overhead.in_model >= MOST_FACTOR:
+        notes.append(
+            "the kernels add up to much less than the steady state: others disturbed all its runs"
+        )
+    elif overhead.in_model < LEAST_FACTOR:
         notes.append(
             f"the kernels' times were multiplied by {overhead.in_model:.2f} to add up to the "
-            "steady state: the profiler saw other runs than the clock"
+            "steady state: watching them made them slower"
         )
     return tuple(notes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
+from collections.abc import Sequence
 from enum import Enum
 from math import prod
 from typing import TypeAlias
@@ -58,6 +59,7 @@ class KernelTimes:
                 alone.setdefault(key, width.us)
                 self._layers.add(key)
         self._ratio = _ratio(inside, alone) if in_model else 1.0
+        self._moved = sum(_bytes((k.op, k.inputs, k.outputs)) for k in profile.kernels)
         self._alone, self._families = alone, _families(alone, self._block)
         self._samples = {(s.op, s.inputs, s.outputs): s.us for s in profile.samples}
         self._inside = {k: us for k, us in means.items() if in_model or k not in self._layers}
@@ -82,6 +84,18 @@ class KernelTimes:
             if members:
                 return self._by_size(op, members, key), source
         return STARTUP_US, Source.unknown
+
+    def smaller(self, kernels: Sequence[Kernel]) -> float:
+        """By what the times of a smaller model are to be multiplied.
+
+        What makes kernels slower in the model than alone is what lies in no near cache. It is
+        taken to shrink as the bytes do that all kernels read and write.
+        """
+        if not self._moved:
+            return 1.0
+        moved = sum(_bytes((k.op, k.inputs, k.outputs)) for k in kernels)
+        left = min(1.0, moved / self._moved)
+        return (1 + max(0.0, self._ratio - 1) * left) / max(1.0, self._ratio)
 
     def _between(self, family: Family, key: Key) -> float | None:
         """The fit of kernels that differ in channels only, corrected by the nearest of them."""

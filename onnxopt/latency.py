@@ -66,8 +66,9 @@ def predict(
         us, source = table.time_us(fused.kernel)
         total += us
         shares[source] += us
+    factor = table.smaller([fused.kernel for fused in kernels])
     return Prediction(
-        (total + profile.overhead.run_us) / 1000,
+        (factor * total + profile.overhead.run_us) / 1000,
         len(kernels),
         {source: us / total if total else 0.0 for source, us in shares.items()},
     )

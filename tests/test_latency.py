@@ -195,6 +195,16 @@ def test_what_is_slower_in_the_model_is_slower_at_other_widths_too() -> None:
     assert time_of(alone, 64, 64)[1] is Source.alone
 
 
+def test_of_a_smaller_model_more_lies_in_near_caches() -> None:
+    whole = [Kernel("", *conv_kernel(64, 64)), Kernel("", "Relu", *(conv_kernel(64, 64)[2],) * 2)]
+    slower = KernelTimes(profiles.profile(in_model=1.2))
+    assert slower.smaller(whole) == pytest.approx(1)
+    assert slower.smaller(whole * 2) == pytest.approx(1)
+    assert 1 / 1.2 < slower.smaller(whole[1:]) < 1
+    assert slower.smaller([]) == pytest.approx(1 / 1.2)
+    assert KernelTimes(profiles.profile(in_model=0.9)).smaller(whole[1:]) == 1
+
+
 def test_other_sizes_of_an_operator_go_by_bytes_and_unknown_ones_by_all() -> None:
     times = KernelTimes(profiles.profile())
     half = ("float[1,32,8,8]",)

@@ -47,8 +47,7 @@ class Settings:
         threads: inside one operator.
         provider: execution provider of ONNX Runtime, which falls back to the CPU's.
         shapes: of the inputs that were fed, by name.
-        rounds: how often everything was run in turns.
-        seconds: how long the turns took.
+        rounds, seconds: how often everything was run in turns, and how long that took.
     """
 
     threads: int

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,13 +14,14 @@ import onnx.helper
 import onnx.parser
 
 from onnxopt.convert import graph_from_proto, model_to_proto
-from onnxopt.errors import BadModelError, OnnxoptError, UsageError
+from onnxopt.errors import BadModelError, UsageError
 from onnxopt.external import (
     external_name,
     load_external_data,
     move_to_external_data,
     size_bytes,
 )
+from onnxopt.files import check_target, write_atomically
 from onnxopt.graph import Graph
 from onnxopt.signature import port_of
 
@@ -244,54 +244,3 @@ def check_output(file: Path) -> None:
     if file.suffix == ".onnxtxt":
         raise UsageError(f"'{file}' would be ONNX text, which is only read", "write to .onnx")
     check_target(file)
-
-
-def check_target(file: Path) -> None:
-    """Whether a file can be put there, in place of one that may be there.
-
-    Raises:
-        UsageError: a directory, a device or a pipe, something that is write-protected, or a folder
-            that is missing.
-    """
-    if file.is_dir():
-        raise UsageError(f"'{file}' is a directory", "give a file name")
-    if file.exists() and not file.is_file():
-        raise UsageError(f"'{file}' is a device or a pipe", "give the name of a file")
-    if not file.parent.is_dir():
-        raise UsageError(f"there is no folder '{file.parent}'", "create it first")
-    for path in (file.resolve().parent, file):
-        if path.exists() and not os.access(path, os.W_OK):
-            raise UsageError(f"'{path}' is write-protected", "give another place to write to")
-
-
-def write_atomically(file: Path, pieces: list[bytes]) -> None:
-    """Put a whole file in place of an old one, or fail and leave the old one.
-
-    Raises:
-        OnnxoptError: the file cannot be written; UsageError if nothing can be put there.
-    """
-    check_target(file)
-    target = file.resolve()
-    try:
-        handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
-    except OSError as error:
-        raise UsageError(f"cannot write '{file}': {error.strerror}") from None
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            for piece in pieces:
-                stream.write(piece)
-            stream.flush()
-            os.fsync(stream.fileno())
-        os.chmod(temporary, target.stat().st_mode & 0o777 if target.exists() else _default_mode())
-        os.replace(temporary, target)
-    except OSError as error:
-        raise OnnxoptError(f"cannot write '{file}': {error.strerror}") from None
-    finally:
-        if os.path.exists(temporary):
-            os.unlink(temporary)
-
-
-def _default_mode() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return 0o666 & ~mask

@@ -17,6 +17,7 @@ import onnx.checker
 
 from onnxopt.errors import BadModelError, OnnxoptError, UnverifiableError
 from onnxopt.external import external_name, move_to_external_data, size_bytes
+from onnxopt.messages import clean_message
 from onnxopt.signature import Port, model_inputs, model_outputs, overridable_inputs
 
 LARGEST_IN_MEMORY_BYTES = 1_900_000_000
@@ -164,38 +165,6 @@ def _to_numpy(value: Any) -> Any:
         return value.numpy()
     raw = ctypes.string_at(value.data_ptr(), count)
     return np.frombuffer(raw, dtype=dtype).reshape(shape)
-
-
-_NOISE = (
-    (re.compile(r"\[ONNXRuntimeError\] : \d+ : \w+ : "), ""),
-    (
-        re.compile(r"(Fatal error|Exception during initialization|Load model from \S+ failed):\s*"),
-        "",
-    ),
-    (re.compile(r"(?:/[\w.+-]+)*/?\b[\w.+-]+\.(?:cc|h|cpp|hpp):\d+\s+"), ""),
-    (
-        re.compile(r"(?:[\w:&*]+ )?onnxruntime::[\w:<>]+\([^()]*\)(?: const)?(?:::<lambda\(\)>)? "),
-        "",
-    ),
-    (re.compile(r"Stacktrace:.*", re.DOTALL), ""),
-    (re.compile(r"==> Context:.*", re.DOTALL), ""),
-    (re.compile(r"Non-zero status code returned while running "), "running "),
-    (re.compile(r"Name:'' Status Message: "), ""),
-    (re.compile(r"This is an invalid model\. "), ""),
-)
-
-LONGEST_MESSAGE = 300
-
-
-def clean_message(error: Exception) -> str:
-    """One line of an error of ONNX Runtime or onnx: no codes, no source paths, no traces."""
-    text = str(error)
-    for pattern, replacement in _NOISE:
-        text = pattern.sub(replacement, text)
-    text = " ".join(text.split()).strip(" .")
-    if len(text) > LONGEST_MESSAGE:
-        text = text[: LONGEST_MESSAGE - 3] + "..."
-    return text or type(error).__name__
 
 
 _INVALID = re.compile(

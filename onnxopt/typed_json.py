@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
+from types import NoneType, UnionType
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 
@@ -11,7 +12,8 @@ def typed(kind: Any, value: object, where: str) -> Any:
     """The value as an object of this type.
 
     Args:
-        kind: a dataclass, Literal, tuple[X, ...], Mapping[str, X], bool, int, float or str.
+        kind: a dataclass, Literal, tuple[X, ...], Mapping[str, X], X | None, bool, int, float or
+            str.
         where: its place in the file, for a person.
 
     Raises:
@@ -21,6 +23,9 @@ def typed(kind: Any, value: object, where: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _object(kind, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
+    if origin is UnionType:
+        (present,) = (argument for argument in arguments if argument is not NoneType)
+        return None if value is None else typed(present, value, where)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):

@@ -18,7 +18,7 @@ MODULES = sorted(p.relative_to(PACKAGE).as_posix() for p in PACKAGE.rglob("*.py"
 
 DOORS = {
     "onnx_graphsurgeon": ("graph.py",),
-    "onnxruntime": ("runtime.py",),
+    "onnxruntime": ("runtime.py", "profiling/sessions.py"),
     "PIL": ("calibration/images.py", "calibration/preprocess.py"),
     "typer": ("cli/",),
     "rich": ("cli/", "report/"),

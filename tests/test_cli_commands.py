@@ -14,7 +14,7 @@ from judge import REPOSITORY
 from onnxopt import __version__
 from onnxopt.cli.main import run
 
-COMMANDS = ("optimize", "inspect", "compare", "explain", "rules", "check")
+COMMANDS = ("optimize", "inspect", "profile", "compare", "explain", "rules", "check")
 
 TEXT = """
     <ir_version: 8, opset_import: ["" : 17]>

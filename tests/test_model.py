@@ -17,7 +17,8 @@ import onnx.numpy_helper
 import pytest
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
-from onnxopt.model import Model, load, save, write_atomically
+from onnxopt.files import write_atomically
+from onnxopt.model import Model, load, save
 from onnxopt.optimizer import optimize
 
 

@@ -20,13 +20,13 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.evaluation import evaluate, load_metric
 from onnxopt.model import load
 from onnxopt.optimizer import Options
+from onnxopt.profiling.machine import channel_block
 from onnxopt.pruning.agreement import agreement, check_signature
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.choosing import curves_of
 from onnxopt.pruning.costs import Mode, measured
 from onnxopt.pruning.job import preview
-from onnxopt.pruning.machine import channel_block
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import model_digest
 from onnxopt.pruning.prune import Pruner

@@ -75,7 +75,16 @@ def test_every_command_that_the_readme_names_exists(command: str) -> None:
 def test_every_option_that_the_readme_names_exists() -> None:
     named = set(re.findall(r"(?<![\w-])--[a-z]+(?:-[a-z]+)*", README))
     shown = ""
-    for command in ("optimize", "prune", "check", "inspect", "compare", "rules", "explain"):
+    for command in (
+        "optimize",
+        "prune",
+        "check",
+        "inspect",
+        "profile",
+        "compare",
+        "rules",
+        "explain",
+    ):
         run = subprocess.run(
             [sys.executable, "-m", "onnxopt", command, "--help"],
             capture_output=True,

@@ -11,7 +11,8 @@ from judge import corpus_file, model
 
 import onnxopt.runtime
 from onnxopt.errors import BadModelError, UnverifiableError
-from onnxopt.runtime import RunError, Session, clean_message
+from onnxopt.messages import clean_message
+from onnxopt.runtime import RunError, Session
 
 
 def test_outputs_come_by_name_and_in_order() -> None:

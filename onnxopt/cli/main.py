@@ -15,6 +15,7 @@ from onnxopt.cli.compare import compare
 from onnxopt.cli.explain import explain
 from onnxopt.cli.inspect import inspect
 from onnxopt.cli.optimize import optimize
+from onnxopt.cli.profile import profile
 from onnxopt.cli.prune import prune
 from onnxopt.cli.rules import rules
 from onnxopt.errors import Interrupted, OnnxoptError
@@ -26,6 +27,7 @@ HELP = """Make ONNX models smaller and faster, and prove that they still do the 
   onnxopt prune model.onnx small.onnx --flops 0.5 --calibration samples.npz
                                               cut channels to a budget, refit the rest
   onnxopt inspect model.onnx                  what is in it and what it costs
+  onnxopt profile model.onnx --widths         what it takes on this machine, measured
   onnxopt compare model.onnx small.onnx       do the two compute the same?
   onnxopt check model.onnx --max-size 10MB    keep budgets, as a step of your CI
 
@@ -47,7 +49,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (optimize, prune, inspect, compare, explain, rules, check):
+for command in (optimize, prune, inspect, profile, compare, explain, rules, check):
     app.command()(command)
 
 

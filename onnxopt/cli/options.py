@@ -108,7 +108,8 @@ def check_paths(
         plan: where the plan of a cut is written.
         data: what else is read, and must not be written over.
     """
-    from onnxopt.model import check_output, check_target
+    from onnxopt.files import check_target
+    from onnxopt.model import check_output
     from onnxopt.report.files import check_report_path
 
     if output is None and not dry_run:

@@ -71,8 +71,9 @@ def _interruptible(job: Job) -> Iterator[None]:
 
 def _written(proto: onnx.ModelProto, done: Done, place: Place) -> Done:
     """Write what was asked for; the model first."""
+    from onnxopt.files import write_atomically
     from onnxopt.inspection import has_external_data
-    from onnxopt.model import save, write_atomically
+    from onnxopt.model import save
     from onnxopt.pruning.plan import plan_json
     from onnxopt.report.files import write_text
     from onnxopt.report.pruning_json import pruning_json

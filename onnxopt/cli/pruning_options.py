@@ -248,7 +248,7 @@ def _budgets(given: PruningArguments) -> list[tuple[str, str | None]]:
 
 
 def _options(given: PruningArguments) -> Any:
-    from onnxopt.pruning.machine import channel_block
+    from onnxopt.profiling.machine import channel_block
     from onnxopt.pruning.options import PruneOptions
 
     chosen: dict[str, Any] = {

@@ -20,8 +20,8 @@ import numpy as np
 import onnx
 
 from onnxopt.errors import OnnxoptError, UsageError
+from onnxopt.files import write_atomically
 from onnxopt.graph import Array
-from onnxopt.model import write_atomically
 from onnxopt.runtime import DEFAULT_THREADS
 
 FORMAT = 2

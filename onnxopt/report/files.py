@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from onnxopt.errors import UsageError
-from onnxopt.model import check_target, write_atomically
+from onnxopt.files import check_target, write_atomically
 from onnxopt.report.as_json import report_json
 from onnxopt.report.as_markdown import report_markdown
 from onnxopt.report.report import Report

@@ -1,0 +1,1 @@
+"""Measure models where they run: needs numpy and onnxruntime only."""

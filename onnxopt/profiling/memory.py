@@ -1,0 +1,73 @@
+"""Peak memory of a model: how much a process of its own grows by loading and running it."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnxopt
+from onnxopt.profiling.document import Memory
+
+PATIENCE_S = 120.0
+RUNS = 3
+
+HOW = (
+    "the largest resident set of a process that loads the model and runs it three times "
+    "(VmHWM of /proc/self/status), less its resident set with numpy and onnxruntime imported"
+)
+
+
+def peak_memory(
+    model: Path, feeds: Path, *, threads: int, provider: str, patience_s: float = PATIENCE_S
+) -> Memory:
+    """Load and run a model in a child process and see how much larger that gets.
+
+    Args:
+        feeds: a .npz file with its inputs, which count as memory of the run too.
+    """
+    if not Path("/proc/self/status").is_file():
+        return Memory(None, "not measured: this system has no /proc/self/status")
+    root = str(Path(onnxopt.__file__).parent.parent)
+    paths = [root, *filter(None, [os.environ.get("PYTHONPATH")])]
+    try:
+        run = subprocess.run(
+            [sys.executable, "-m", __name__, str(model), str(feeds), str(threads), provider],
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=patience_s,
+        )
+        return Memory(int(json.loads(run.stdout)["bytes"]), HOW)
+    except subprocess.TimeoutExpired:
+        return Memory(None, f"not measured: the process was not done after {patience_s:.0f} s")
+    except (OSError, subprocess.CalledProcessError, ValueError, KeyError) as error:
+        return Memory(None, f"not measured: the process failed ({type(error).__name__})")
+
+
+def _resident_bytes(entry: str) -> int:
+    """VmRSS, the resident set now; VmHWM, its largest so far."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(entry + ":"):
+            return 1024 * int(line.split()[1])
+    raise ValueError(f"there is no {entry}")
+
+
+def _child(model: str, feeds: str, threads: str, provider: str) -> None:
+    from onnxopt.profiling.feeds import read_feeds
+    from onnxopt.profiling.sessions import Measured, runtime_version
+
+    runtime_version()  # so that the runtime itself does not count
+    before = _resident_bytes("VmRSS")
+    session = Measured(Path(model), threads=int(threads), provider=provider)
+    arrays = read_feeds(Path(feeds), session.inputs)
+    for _ in range(RUNS):
+        session.run(arrays)
+    sys.stdout.write(json.dumps({"bytes": max(0, _resident_bytes("VmHWM") - before)}))
+
+
+if __name__ == "__main__":
+    _child(*sys.argv[1:])

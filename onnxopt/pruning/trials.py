@@ -57,7 +57,7 @@ def couples(channels: Channels, rankings: Sequence[Ranking]) -> dict[int, Couple
     for number, (group, ranking) in enumerate(zip(channels.groups, rankings, strict=True)):
         readers = {role.weight.name for role in group.consumers}
         second = seconds.get(min(readers, default="")) if len(readers) == 1 else None
-        if second is None or ranking.readers != 1 or not ranking.trials:
+        if second is None or not ranking.trials:
             continue
         first = pairs[second.node]
         made = next((r for r in group.producers if r.weight.name == first.weight), None)

@@ -32,7 +32,8 @@ if TYPE_CHECKING:
 def prune(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The model to prune.")],
     output: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Where to write it; may be IN.")
+        Path | None,
+        typer.Argument(metavar="OUT", help="Where to write it; may be IN. A folder with --sweep."),
     ] = None,
     *,
     pruning: PruningArguments,

@@ -119,11 +119,11 @@ def check_folder(path: Path, names: Sequence[str]) -> list[Path]:
     Raises:
         UsageError: it is no folder, cannot be written to, or holds such a file of another origin.
     """
-    if (path.exists() and not path.is_dir()) or path.suffix.lower() == ".onnx":
+    is_file, is_named_like_one = path.exists() and not path.is_dir(), path.suffix == ".onnx"
+    if is_file or is_named_like_one:
+        what = "a file" if is_file else "named like a model"
         raise UsageError(
-            f"'{path}' is {'a file' if path.exists() else 'named like a model'}, but a sweep "
-            "writes a folder of models",
-            "name a folder",
+            f"'{path}' is {what}, but a sweep writes a folder of models", "name a folder"
         )
     models = [path / f"{name}.onnx" for name in names]
     files = [*models, *(path / name for name in (JSON, MARKDOWN, PICTURE))]

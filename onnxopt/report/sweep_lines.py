@@ -8,7 +8,6 @@ from statistics import median
 from onnxopt.pruning.budget import cost_text
 from onnxopt.pruning.points import Point, Sweep, cost_name
 from onnxopt.quantities import bytes_text, count_text
-from onnxopt.timing import Timing
 
 PERCENT = ("top1", "top5")
 """Metrics that are fractions of the samples."""
@@ -117,19 +116,22 @@ def sweep_lines(sweep: Sweep) -> Iterator[str]:
         yield f"{' and '.join(filter(None, measured))}: on {sweep.judged_on}"
     else:
         yield "agreement with the original: not measured, there are no samples"
-    if (timing := _timing(sweep)) is not None:
-        yield (
-            "time: of one run in ONNX Runtime, in turns with the original, median of "
-            f"{timing.pairs} pairs or so ({timing.threads} "
-            f"thread{'s' if timing.threads > 1 else ''}, batch {timing.batch})"
-        )
+    yield from _timing_lines(sweep)
     if sweep.calibration is not None:
         yield f"calibration: {sweep.calibration.used} samples of {sweep.calibration.origin}"
     yield from _notes(sweep)
 
 
-def _timing(sweep: Sweep) -> Timing | None:
-    return next((point.worth.timing for point in sweep.done if point.worth is not None), None)
+def _timing_lines(sweep: Sweep) -> Iterator[str]:
+    timings = [point.worth.timing for point in sweep.done if point.worth is not None]
+    if timings:
+        pairs = sorted({timing.pairs for timing in timings})
+        threads, batch = timings[0].threads, timings[0].batch
+        yield (
+            "time: of one run in ONNX Runtime, in turns with the original; medians of "
+            f"{' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs "
+            f"({threads} thread{'s' if threads > 1 else ''}, batch {batch})"
+        )
 
 
 def _notes(sweep: Sweep) -> Iterator[str]:

@@ -218,6 +218,9 @@ def test_a_folder_with_another_sweep_is_refused_with_what_differs(
     ):
         said = failed(arguments, capsys)
         assert what in said and "name another folder" in said
+    with monkeypatch.context() as patch:
+        patch.setattr("platform.machine", lambda: "another")
+        assert "another sweep: the processor differs" in failed(first, capsys)
     monkeypatch.setattr("onnxopt.report.sweep_folder.versions", lambda: {"onnxopt": "99"})
     assert "the versions of onnxopt" in failed(first, capsys)
     assert {path: path.read_bytes() for path in (tmp_path / "curve").iterdir()} == before

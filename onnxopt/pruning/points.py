@@ -99,7 +99,7 @@ class Sweep:
     Attributes:
         source: path of the model.
         mode: the cost that all budgets are about.
-        basis: digests of what all points depend on, by what a person calls that.
+        basis: what all points depend on, mostly as digests, by what a person calls that.
         metric: what `accuracy` is; None without labelled samples.
         judged_on: the samples that accuracy and agreement are of; "" without any.
         before: what the original costs.

@@ -14,6 +14,7 @@ import onnx
 
 from onnxopt.calibration import Calibration
 from onnxopt.errors import CheckError, UsageError
+from onnxopt.profiling.machine import machine
 from onnxopt.pruning.agreement import Agreement, check_signature
 from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.asked import Data, Job
@@ -221,8 +222,8 @@ def _worst(found: Agreement | None) -> tuple[float | None, float | None]:
 
 
 def _basis(proto: onnx.ModelProto, job: Job, data: Data, mode: Mode) -> dict[str, str]:
-    """All that a point depends on but its budget."""
-    labelled = data.evaluation
+    """All that a point depends on but its budget; the processor for its time."""
+    labelled, here = data.evaluation, machine()
     labels = "" if labelled is None or labelled.labels is None else _hex(labelled.labels.tobytes())
     return {
         "the model": model_digest(proto),
@@ -231,6 +232,7 @@ def _basis(proto: onnx.ModelProto, job: Job, data: Data, mode: Mode) -> dict[str
         "the samples held out": _digest(data.held_out),
         "the labelled samples": _digest(labelled) + labels,
         "the metric": job.metric if labelled else "",
+        "the processor": f"{here.system}, {here.processor}",
         "the options of pruning": _hex_of(asdict(job.options)),
         "the options of rewriting": _hex_of(asdict(job.rewriting)),
     }

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from onnxopt.model import write_atomically
+from onnxopt.files import write_atomically
 from onnxopt.pruning.points import Sweep
 from onnxopt.report.files import write_text
 from onnxopt.report.sweep_json import sweep_json

@@ -9,7 +9,8 @@ from pathlib import Path
 import onnx
 
 from onnxopt.errors import OnnxoptError, UsageError
-from onnxopt.model import ExternalData, check_target, load, save
+from onnxopt.files import check_target
+from onnxopt.model import ExternalData, load, save
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.plan import model_digest
 from onnxopt.pruning.points import Point, Sweep

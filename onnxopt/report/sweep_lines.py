@@ -130,7 +130,8 @@ def _timing_lines(sweep: Sweep) -> Iterator[str]:
         yield (
             "time: of one run in ONNX Runtime, in turns with the original; medians of "
             f"{' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs "
-            f"({threads} thread{'s' if threads > 1 else ''}, batch {batch})"
+            f"({threads} thread{'s' if threads > 1 else ''}, batch {batch}, "
+            f"{sweep.basis.get('the processor', 'unknown processor')})"
         )
 
 

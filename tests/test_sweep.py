@@ -141,8 +141,9 @@ def test_a_point_that_cannot_be_met_is_a_row_that_says_why(
     assert run(asked(tmp_path, "100%", "1M", "0.5", "0.01")) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "4 points: 1 met, 3 refused" in shown and "1% refused" in shown
-    assert "refused: 1% of the parameters: " in shown and "cannot be reached" in shown
-    assert "refused: 100% of the parameters: the model is within the budget already" in shown
+    assert "refused: 1%: 1% of the parameters cannot be reached" in shown
+    assert "refused: 100%: the model is within the budget already" in shown
+    assert "refused: 1 M: the model is within the budget already" in shown
     statuses = {point["name"]: point["status"] for point in data_of(tmp_path / "curve")["points"]}
     expected = dict.fromkeys(("params-1000000", "params-1", "params-0.5", "params-0.01"), "refused")
     assert statuses == {**expected, "params-0.5": "met"}
@@ -307,7 +308,7 @@ def test_a_point_that_fails_a_check_ends_no_other_and_is_tried_again(
         before_third(CheckError("the cut is not exact", "nothing was written"))
         assert run(arguments) == 1
     out, err = capsys.readouterr()
-    assert "3 met, 1 failed" in out and "failed: 50% of the parameters: the cut is not" in out
+    assert "3 met, 1 failed" in out and "failed: 50%: the cut is not" in out
     assert err.startswith("error: 1 of 4 points failed a check: 50% of the parameters: the cut is")
     jsonschema.validate(data_of(tmp_path / "curve"), SCHEMA)
     monkeypatch.undo()
@@ -360,6 +361,16 @@ def test_models_with_external_data_are_kept_too(tmp_path: Path, budgets_seen: li
 @pytest.fixture
 def no_matplotlib(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib", None)
+
+
+def test_a_picture_of_fewer_points_is_not_left_behind(
+    tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    assert run([*asked(tmp_path, "0.8"), "-q"]) == 0
+    request.getfixturevalue("no_matplotlib")
+    assert run([*asked(tmp_path, "0.6"), "-q"]) == 0
+    expected = ["params-0.6.onnx", "params-0.8.onnx", "sweep.json", "sweep.md"]
+    assert names(tmp_path / "curve") == expected
 
 
 @pytest.mark.usefixtures("no_matplotlib")
@@ -483,6 +494,7 @@ def test_a_sweep_is_shown_however_little_was_measured(sweep_file: Path) -> None:
 
     for changed, label in (
         (without(accuracy=None), b"class of the original (%)"),
+        (without(accuracy=None), b"relative error of the outputs"),
         (without(accuracy=None, same_class=None), b"relative error of the outputs"),
         (replace(sweep, metric="my:metric"), b"my:metric"),
         (replace(sweep, source="a_$b$_{"), b"a_$b$_{"),

@@ -96,6 +96,8 @@ class SweepFolder:
         write_text(self.path / MARKDOWN, sweep_markdown(sweep, picture))
         if picture is not None:
             write_sweep(sweep, self.path / PICTURE)
+        else:  # an older one would show another curve
+            (self.path / PICTURE).unlink(missing_ok=True)
         files = [JSON, MARKDOWN, *([PICTURE] if picture else [])]
         models = f"{len(sweep.done)} model{'s' if len(sweep.done) > 1 else ''}"
         line = f"written to '{self.path}': {models}, {', '.join(files)}"

@@ -110,7 +110,7 @@ def sweep_lines(sweep: Sweep) -> Iterator[str]:
     """What was refused and why, what was measured and how, notes."""
     for point in sweep.points:
         if point.why:
-            yield f"{point.status}: {point.budget}: {point.why}"
+            yield f"{point.status}: {asked_text(sweep, point)}: {point.why}"
     if sweep.judged_on:
         measured = [quality(sweep), "error" if "error" in sweep_head(sweep) else None]
         yield f"{' and '.join(filter(None, measured))}: on {sweep.judged_on}"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from onnxopt.errors import UsageError
 from onnxopt.pruning.budget import cost_text
-from onnxopt.pruning.points import Point, Sweep, Worth, cost_name
+from onnxopt.pruning.points import Point, Sweep, cost_name
 from onnxopt.report.sweep_lines import PERCENT, quality, quality_of
 
 if TYPE_CHECKING:
@@ -29,6 +32,9 @@ STYLE: dict[str, Any] = {
     "legend.frameon": False,
 }
 MODELS, ORIGINAL, GUIDE = "#1f5fa8", "#c2410c", "#888888"
+SMALLEST_RANGE = 98.0
+"""Where an axis of percent begins at most: smaller differences are shown as small."""
+
 WIDTH_IN, PANEL_HEIGHT_IN, DOTS_PER_IN = 6.4, 2.7, 150
 
 
@@ -62,7 +68,10 @@ def sweep_picture(sweep: Sweep, suffix: str = ".svg") -> bytes:
     import matplotlib.style
     from matplotlib.figure import Figure
 
-    panels = [_draw_time] if _values(sweep) is None else [_draw_worth, _draw_time]
+    panels: list[Callable[[Axes, Sweep], None]] = [
+        *(partial(_draw_worth, worth) for worth in _worths(sweep)),
+        _draw_time,
+    ]
     stream = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
         figure = Figure(
@@ -78,47 +87,50 @@ def sweep_picture(sweep: Sweep, suffix: str = ".svg") -> bytes:
     return stream.getvalue()
 
 
-def _values(sweep: Sweep) -> tuple[str, float | None, list[float | None]] | None:
-    """What is shown of the models' worth: the label of the axis, the original's, each point's.
+@dataclass(frozen=True)
+class _Worth:
+    """One way in which the models are worth something: the axis, the original's, each point's."""
 
-    None if nothing of the kind was measured.
-    """
-    worths = [point.worth for point in sweep.done]
-    name = quality(sweep)
-    if name is None:
-        errors = [None if worth is None else worth.relative_error for worth in worths]
-        is_empty = all(error is None for error in errors)
-        return None if is_empty else ("relative error of the outputs", 0.0, errors)
-    values = [quality_of(sweep, point) for point in sweep.done]
-    if sweep.metric is None:
-        return "class of the original (%)", 100.0, [_percent(value) for value in values]
-    if sweep.metric in PERCENT:
-        return f"{name} (%)", _percent(sweep.accuracy), [_percent(value) for value in values]
-    return name, sweep.accuracy, values
+    label: str
+    original: float | None
+    values: list[float | None]
+    is_percent: bool = False
 
 
-def _percent(value: float | None) -> float | None:
-    return None if value is None else 100 * value
+def _worths(sweep: Sweep) -> list[_Worth]:
+    """What was measured: the metric, or else agreement with the original."""
+    name, values = quality(sweep), [quality_of(sweep, point) for point in sweep.done]
+    shares = [None if value is None else 100 * value for value in values]
+    if name is not None and sweep.metric is not None:
+        if name not in PERCENT:
+            return [_Worth(name, sweep.accuracy, values)]
+        whole = None if sweep.accuracy is None else 100 * sweep.accuracy
+        return [_Worth(f"{name} (%)", whole, shares, is_percent=True)]
+    found = [] if name is None else [_Worth("class of the original (%)", 100.0, shares, True)]
+    errors = [point.worth.relative_error for point in sweep.done if point.worth is not None]
+    if any(error is not None for error in errors):
+        found.append(_Worth("relative error of the outputs", 0.0, errors))
+    return found
 
 
-def _draw_worth(axes: Axes, sweep: Sweep) -> None:
-    found = _values(sweep)
-    assert found is not None
-    label, original, values = found
-    shares = _shares(sweep)
-    known = [(x, y) for x, y in zip(shares, values, strict=True) if y is not None]
-    if original is not None:
-        known = [(100.0, original), *known]
-        axes.axhline(original, color=GUIDE, linewidth=0.8, linestyle="--")
-    _draw_line(axes, known)
-    if original is not None:
-        axes.plot([100.0], [original], "D", color=ORIGINAL, label="original", zorder=3)
-    axes.set_ylabel(label, parse_math=False)
-    axes.legend(loc="best")
+def _draw_worth(worth: _Worth, axes: Axes, sweep: Sweep) -> None:
+    known = [(x, y) for x, y in zip(_shares(sweep), worth.values, strict=True) if y is not None]
+    if worth.original is not None:
+        known = [(100.0, worth.original), *known]
+        axes.axhline(worth.original, color=GUIDE, linewidth=0.8, linestyle="--")
+        axes.plot([100.0], [worth.original], "D", color=ORIGINAL, label="original", zorder=3)
+    if known:
+        _draw_line(axes, known)
+        axes.legend(loc="best")
+    if worth.is_percent and known:
+        low = min([SMALLEST_RANGE, *(y for _, y in known)])
+        room = 0.05 * (100 - low)
+        axes.set_ylim(low - room, 100 + room)
+    axes.set_ylabel(worth.label, parse_math=False)
 
 
 def _draw_time(axes: Axes, sweep: Sweep) -> None:
-    timings = [worth.timing for worth in _worths(sweep)]
+    timings = [point.worth.timing for point in sweep.done if point.worth is not None]
     ratios = [100 * timing.ratio for timing in timings]
     shares = _shares(sweep)
     _draw_line(axes, [(100.0, 100.0), *zip(shares, ratios, strict=True)])
@@ -160,7 +172,3 @@ def _shares(sweep: Sweep) -> list[float]:
 def _share(sweep: Sweep, point: Point) -> float:
     assert point.cost is not None
     return 100 * point.cost.by(sweep.mode) / sweep.before.by(sweep.mode)
-
-
-def _worths(sweep: Sweep) -> list[Worth]:
-    return [point.worth for point in sweep.done if point.worth is not None]

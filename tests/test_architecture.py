@@ -20,6 +20,7 @@ DOORS = {
     "onnx_graphsurgeon": ("graph.py",),
     "onnxruntime": ("runtime.py", "profiling/sessions.py"),
     "PIL": ("calibration/images.py", "calibration/preprocess.py"),
+    "matplotlib": ("report/sweep_picture.py",),
     "typer": ("cli/",),
     "rich": ("cli/", "report/"),
 }
@@ -31,7 +32,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         ("pruning/prune.py", "pruning/job.py", "pruning/asked.py", "pruning/judging.py")
         + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")
         + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
-        + ("pruning/remarks.py",)
+        + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py")
     ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),
@@ -96,7 +97,7 @@ def _is_view_of_a_result(module: str, target: str) -> bool:
 
 
 def test_importing_the_command_line_imports_neither_onnx_nor_its_runtime() -> None:
-    heavy = {"onnx", "onnxruntime", "numpy", "rich"}
+    heavy = {"onnx", "onnxruntime", "numpy", "rich", "matplotlib"}
     code = f"import sys, onnxopt.cli; print(sorted({heavy} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"

@@ -93,6 +93,28 @@ def shape(text: str) -> tuple[int, ...]:
     return dims
 
 
+class Claims:
+    """What is read, and what is written: nothing is written over any of it.
+
+    Args:
+        data: what is read beside the model.
+    """
+
+    def __init__(self, source: Path, data: Iterable[Path | None]) -> None:
+        self._taken = {file.resolve(): f"'{file}'" for file in data if file is not None}
+        self._taken[source.resolve()] = "a model"
+
+    def claim(self, file: Path, what: str, known_as: str = "") -> None:
+        """Raise UsageError where this file, which is to be written, is another already.
+
+        Args:
+            known_as: what a later one would overwrite.
+        """
+        if (there := self._taken.get(file.resolve())) is not None:
+            raise UsageError(f"{what} '{file}' would overwrite {there}", "give another name")
+        self._taken[file.resolve()] = known_as or what
+
+
 def check_paths(
     source: Path,
     output: Path | None,
@@ -114,22 +136,14 @@ def check_paths(
 
     if output is None and not dry_run:
         raise UsageError("there is no OUT to write to", "give one, or use --dry-run")
-    taken = {file.resolve(): f"'{file}'" for file in data if file is not None}
-    taken[source.resolve()] = "a model"
-
-    def claim(file: Path, what: str) -> None:
-        if (there := taken.get(file.resolve())) is not None:
-            raise UsageError(f"{what} '{file}' would overwrite {there}", "give another name")
-        taken[file.resolve()] = what
-
+    claims = Claims(source, data)
     if output is not None:
         check_output(output)
         if output.resolve() != source.resolve():
-            claim(output, "the model")
-            taken[output.resolve()] = "a model"
+            claims.claim(output, "the model", "a model")
     for file in reports:
         check_report_path(file)
-        claim(file, "the report")
+        claims.claim(file, "the report")
     if plan is not None:
         check_target(plan)
-        claim(plan, "the plan")
+        claims.claim(plan, "the plan")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -22,13 +22,18 @@ from onnxopt.cli.options import (
 )
 from onnxopt.cli.pruning import Place, prune_file, show_preview
 from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
+from onnxopt.cli.sweeping import check_sweep, sweep_file
+
+if TYPE_CHECKING:
+    from onnxopt.pruning.budget import Budget
 
 
 @takes_pruning
 def prune(
     source: Annotated[Path, typer.Argument(metavar="IN", help="The model to prune.")],
     output: Annotated[
-        Path | None, typer.Argument(metavar="OUT", help="Where to write it; may be IN.")
+        Path | None,
+        typer.Argument(metavar="OUT", help="Where to write it; may be IN. A folder with --sweep."),
     ] = None,
     *,
     pruning: PruningArguments,
@@ -42,6 +47,16 @@ def prune(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Show what could be cut, and cut nothing.")
     ] = False,
+    sweep: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0.9,0.8,..",
+            help="Prune to each of these budgets of FLOPs (params=0.9,0.8 or memory=..: of those), "
+            "and show what is lost for what is saved. OUT is a folder for the models and for "
+            "sweep.json, sweep.md and sweep.svg; what is there already is not done again. Without "
+            "OUT nothing is kept but what --report names: .json, .md, .svg or .png.",
+        ),
+    ] = None,
 ) -> None:
     """Cut whole channels, heads and hidden units down to a budget, and refit what stays.
 
@@ -57,16 +72,27 @@ def prune(
       onnxopt prune model.onnx --dry-run --calibration samples.npz
       onnxopt prune model.onnx small.onnx --calibration samples.npz --eval test.npz --max-drop 1.0
       onnxopt prune model.onnx small.onnx --plan plan.json --calibration samples.npz
+      onnxopt prune model.onnx curve/ --sweep 0.9,0.8,0.7,0.6,0.5 --calibration samples.npz
+
+    Of a --sweep, a budget that cannot be met is a row that says why; the exit code is 1 if a model
+    failed a check (the others are written), and 2 if no budget can be met.
     """
-    check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=pruning.data)
+    place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
+    budgets: tuple[Budget, ...] = ()
+    if sweep is not None:
+        budgets = check_sweep(sweep, place, pruning, dry_run=dry_run)
+    else:
+        data = pruning.data
+        check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=data)
     from onnxopt.model import load
     from onnxopt.optimizer import Options
 
     shapes = by_name("--set-shape", set_shape, shape)
     rewriting = Options(set_shapes=shapes, freeze_inputs=freeze_inputs)
-    job = job_of(pruning, rewriting, is_preview=dry_run)
-    place = Place(source, output, external_data, tuple(report or ()), pruning.save_plan)
-    if dry_run:
+    job = job_of(pruning, rewriting, is_preview=dry_run, sweep=budgets)
+    if budgets:
+        sweep_file(load(source), job, budgets, place, json=json, quiet=quiet)
+    elif dry_run:
         show_preview(load(source), job, place, json=json, quiet=quiet)
     else:
         prune_file(load(source), job, place, json=json, quiet=quiet, verbose=verbose)

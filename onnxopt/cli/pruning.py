@@ -63,10 +63,15 @@ def _interruptible(job: Job) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        how = "with --cache DIR an interrupted run goes on where it was"
-        if job.cache is not None:
-            how = "the same command goes on where it was"
-        raise Interrupted("interrupted: no model was written", how) from None
+        raise interrupted(job) from None
+
+
+def interrupted(job: Job) -> Interrupted:
+    """What is said of an interrupt before anything was written."""
+    how = "with --cache DIR an interrupted run goes on where it was"
+    if job.cache is not None:
+        how = "the same command goes on where it was"
+    return Interrupted("interrupted: no model was written", how)
 
 
 def _written(proto: onnx.ModelProto, done: Done, place: Place) -> Done:

@@ -17,6 +17,7 @@ from onnxopt.errors import UsageError
 if TYPE_CHECKING:
     from onnxopt.optimizer import Options
     from onnxopt.pruning.asked import Job
+    from onnxopt.pruning.budget import Budget
 
 PANEL = "Pruning"
 
@@ -210,8 +211,17 @@ def takes_pruning(function: Callable[..., None]) -> Callable[..., None]:
     return command
 
 
-def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = False) -> Job:
+def job_of(
+    given: PruningArguments,
+    rewriting: Options,
+    *,
+    is_preview: bool = False,
+    sweep: tuple[Budget, ...] = (),
+) -> Job:
     """What the options ask for.
+
+    Args:
+        sweep: the budgets of a sweep, in place of one.
 
     Raises:
         UsageError: not exactly one budget, or options that do not go together.
@@ -223,11 +233,11 @@ def job_of(given: PruningArguments, rewriting: Options, *, is_preview: bool = Fa
     from onnxopt.pruning.workers import DEFAULT_WORKERS
 
     budgets = [Budget.parse(mode, text) for mode, text in _budgets(given) if text is not None]  # type: ignore[arg-type]
-    _check_together(given, rewriting, len(budgets), is_preview=is_preview)
+    _check_together(given, rewriting, len(budgets or sweep[:1]), is_preview=is_preview)
     Cache(given.cache)  # before any work, since it may not be writable
     return Job(
         budget=budgets[0] if budgets else None,
-        mode=budgets[0].mode if budgets else "flops",
+        mode=next((budget.mode for budget in (*budgets, *sweep)), "flops"),
         options=_options(given),
         rewriting=rewriting,
         calibration=given.calibration,
@@ -304,8 +314,8 @@ def _check_together(
         for name in JUDGED_OF_A_CUT:
             if getattr(given, name) not in (None, False):
                 raise UsageError(
-                    f"a dry run cuts nothing, so {_spelled(name)} has nothing to do",
-                    f"leave out {_spelled(name)} or --dry-run",
+                    f"a dry run cuts nothing, so {spelled(name)} has nothing to do",
+                    f"leave out {spelled(name)} or --dry-run",
                 )
         return
     if given.plan is not None:
@@ -316,8 +326,8 @@ def _check_together(
         for name in NOT_IN_A_PLAN:
             if getattr(rewriting, name):
                 raise UsageError(
-                    f"a plan does not hold {_spelled(name)}, so it leads elsewhere",
-                    f"leave out --save-plan or {_spelled(name)}",
+                    f"a plan does not hold {spelled(name)}, so it leads elsewhere",
+                    f"leave out --save-plan or {spelled(name)}",
                 )
     if given.max_drop is not None:
         if given.evaluate is None:
@@ -332,10 +342,10 @@ def _check_beside_plan(given: PruningArguments, rewriting: Options) -> None:
     decided = [name for name in DECIDED_BY_A_PLAN if getattr(given, name) not in (None, [])]
     beside = ("set_shapes", "freeze_inputs", *NOT_IN_A_PLAN)
     for name in (*decided, *(name for name in beside if getattr(rewriting, name))):
-        raise UsageError(f"{_spelled(name)} is decided by the plan already", "leave it out")
+        raise UsageError(f"{spelled(name)} is decided by the plan already", "leave it out")
 
 
-def _spelled(name: str) -> str:
+def spelled(name: str) -> str:
     """The option of this name, as it is written."""
     other = {"evaluate": "eval", "set_shapes": "set-shape", "input_layouts": "input-layout"}
     other["rules_dirs"] = "rules"

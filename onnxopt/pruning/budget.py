@@ -33,30 +33,40 @@ class Budget:
             raise UsageError(f"a budget of {self.amount:g} leaves nothing", "ask for more than 0")
 
     @classmethod
-    def parse(cls, mode: Mode, text: str) -> Budget:
+    def parse(
+        cls, mode: Mode, text: str, option: str = "", *, may_be_whole: bool = False
+    ) -> Budget:
         """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M or 8MB.
+
+        Args:
+            option: where it was given; by default --flops and so on.
+            may_be_whole: 1 is a budget too, though there is nothing to do for it.
 
         Raises:
             UsageError: it is none of these, or leaves nothing, or everything.
         """
-        bare = text.strip()
+        bare, option = text.strip(), option or f"--{mode}"
         if match := re.fullmatch(r"(-?)([0-9]*\.?[0-9]+)(%?)", bare):
             sign, number, percent = match.groups()
             share = float(number) / 100 if percent else float(number)
             if sign and not percent:
                 part = share if share <= 1 else share / 100
                 raise UsageError(
-                    f"--{mode} {bare} is less than nothing",
+                    f"{option} {bare} is less than nothing",
                     f"to remove {part:.4g}, say -{100 * part:.4g}%",
                 )
             if percent or share <= 1 or "." in number:
-                return cls(mode, _checked(1 - share if sign else share, mode, bare))
+                share = 1 - share if sign else share
+                if not 0 < share < 1 and not (share == 1 and may_be_whole):
+                    rest = "everything" if share >= 1 else "nothing"
+                    raise UsageError(f"{option} {bare} leaves {rest}", _LEGAL[mode])
+                return cls(mode, share)
         try:
             amount = parse_count(bare)
         except UsageError:
-            raise UsageError(f"--{mode} {text!r} is no budget", _LEGAL[mode]) from None
+            raise UsageError(f"{option} {text!r} is no budget", _LEGAL[mode]) from None
         if mode != "memory" and bare[-1] in "bB":
-            raise UsageError(f"--{mode} {bare} is a number of bytes", _LEGAL[mode])
+            raise UsageError(f"{option} {bare} is a number of bytes", _LEGAL[mode])
         return cls(mode, float(amount), relative=False)
 
     def target(self, original: Cost) -> float:
@@ -74,14 +84,6 @@ _LEGAL: dict[Mode, str] = {
     "params": f"{_SHARES}, or parameters, such as 500k",
     "memory": f"{_SHARES}, or bytes, such as 8MB",
 }
-
-
-def _checked(share: float, mode: Mode, text: str) -> float:
-    if 0 < share < 1:
-        return share
-    raise UsageError(
-        f"--{mode} {text} leaves {'everything' if share >= 1 else 'nothing'}", _LEGAL[mode]
-    )
 
 
 def cost_text(amount: float, mode: Mode) -> str:

@@ -55,15 +55,11 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
     """
     digest = model_digest(proto)
     job = _with_plan(job, digest)
-    metric = load_metric(job.metric)
+    load_metric(job.metric)  # before samples are read
     data = Data.load(proto, job)
     if job.plan is not None:
         _check_samples(job.plan, data.used)
-    pruner = _pruner(proto, data, job, tell)
-    judge = Judge(pruner.lossless.model, data, metric)
-    if data.evaluation is not None:
-        tell("evaluating", 0.0)
-        _ = judge.before  # labels that do not fit the metric are refused before the work begins
+    pruner, judge = prepare(proto, job, data, tell)
     pruned = _pruned(pruner, job, judge, tell)
     check_signature(pruner.lossless.model, pruned.model)
     tell("comparing with the original", 0.0)
@@ -79,6 +75,22 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
     )
     pruned = replace(pruned, notes=(*pruned.notes, *pruner.cache.notes()))
     return Done(pruned, _report(pruned, plan, job, judge, source), plan)
+
+
+def prepare(proto: onnx.ModelProto, job: Job, data: Data, tell: Tell) -> tuple[Pruner, Judge]:
+    """The model, ready to be pruned, and what judges the results.
+
+    Raises:
+        UsageError: the metric cannot judge the original by these labels, among others.
+        BadModelError, UnverifiableError: the model is not valid, or does not run here.
+    """
+    metric = load_metric(job.metric)
+    pruner = _pruner(proto, data, job, tell)
+    judge = Judge(pruner.lossless.model, data, metric)
+    if data.evaluation is not None:
+        tell("evaluating", 0.0)
+        _ = judge.before  # labels that do not fit the metric are refused before the work begins
+    return pruner, judge
 
 
 def _pruner(proto: onnx.ModelProto, data: Data, job: Job, tell: Tell) -> Pruner:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from onnxopt.errors import UsageError
@@ -13,14 +14,18 @@ from onnxopt.report.report import Report
 RENDERINGS = {".json": report_json, ".md": report_markdown}
 
 
-def check_report_path(file: Path) -> None:
+def check_report_path(file: Path, kinds: Sequence[str] = tuple(RENDERINGS)) -> None:
     """Whether a report can be written there.
+
+    Args:
+        kinds: the endings that it may have.
 
     Raises:
         UsageError: an ending of no known kind, or nothing can be put there.
     """
-    if file.suffix.lower() not in RENDERINGS:
-        raise UsageError(f"the report '{file}' is of no known kind", "name it .json or .md")
+    if file.suffix.lower() not in kinds:
+        named = f"{', '.join(kinds[:-1])} or {kinds[-1]}"
+        raise UsageError(f"the report '{file}' is of no known kind", f"name it {named}")
     check_target(file)
 
 

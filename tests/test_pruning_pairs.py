@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import judge
 import numpy as np
@@ -12,6 +13,7 @@ import pytest
 from cuts import weighted
 
 from onnxopt.graph import Array
+from onnxopt.pruning import turns
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
@@ -142,6 +144,27 @@ def test_refits_in_turns_come_closer_than_each_layer_alone(
     together, done = halved(proto, batches, 1, in_turns=True)
     assert lost(proto, together, unseen) < 0.98 * lost(proto, alone, unseen)
     assert all(refit.after <= refit.before for refit in done)
+
+
+def test_a_turn_leaves_the_first_layer_free_where_the_relu_between_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """What it gives there does not matter, and asking for no change there holds it back."""
+    proto = weighted(*PLAIN)
+    batches = [judge.drawn(proto, seed, 64) for seed in range(10)]
+    fitted = turns._fitted
+
+    def held_back(known: Any, task: Any, looked: Any, targets: Callable[[int], Array]) -> Array:
+        if targets.__name__ == "freed":
+            return first[0]
+        first[:] = [fitted(known, task, looked, targets)]
+        return first[0]
+
+    first: list[Array] = []
+    free = [halved(proto, batches, seed, in_turns=True)[1][-1].after for seed in range(4)]
+    monkeypatch.setattr(turns, "_fitted", held_back)
+    held = [halved(proto, batches, seed, in_turns=True)[1][-1].after for seed in range(4)]
+    assert sum(free) < 0.95 * sum(held)
 
 
 def test_turns_with_numbers_of_16_bits_stay_finite_and_do_not_hurt() -> None:

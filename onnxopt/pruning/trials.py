@@ -61,7 +61,7 @@ def couples(channels: Channels, rankings: Sequence[Ranking]) -> dict[int, Couple
             continue
         first = pairs[second.node]
         made = next((r for r in group.producers if r.weight.name == first.weight), None)
-        if made is None or any(r.weight.name not in first.parameters for r in group.producers):
+        if made is None:
             continue
         label = channels.tracker.axes(made.weight)[made.axis]
         assert not isinstance(label, str), "channels of a group have atoms"

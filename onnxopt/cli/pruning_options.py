@@ -312,19 +312,7 @@ def _check_together(
     named = "--flops, --params, --memory and --latency"
     if budgets > 1:
         raise UsageError("there is more than one budget", f"give one of {named}")
-    if given.samples is not None and given.calibration is None:
-        raise UsageError(
-            "--samples says how many are taken, and there are none", "give --calibration"
-        )
-    if given.augment is not None and given.calibration is None:
-        raise UsageError(
-            "--augment makes more of calibration samples, and there are none", "give --calibration"
-        )
-    if given.profile is not None and given.latency is None and given.plan is None:
-        raise UsageError(
-            "--profile says how long layers take, and no budget is one of time",
-            "give --latency, such as --latency 0.7",
-        )
+    _check_for_others(given)
     if is_preview:
         for name in JUDGED_OF_A_CUT:
             if getattr(given, name) not in (None, False):
@@ -351,6 +339,23 @@ def _check_together(
             raise UsageError(f"a drop of {given.max_drop:g} makes no sense", "give 0 or more")
     if given.metric is not None and given.evaluate is None:
         raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
+
+
+def _check_for_others(given: PruningArguments) -> None:
+    """Refuse options that say something of others that are not given."""
+    if given.samples is not None and given.calibration is None:
+        raise UsageError(
+            "--samples says how many are taken, and there are none", "give --calibration"
+        )
+    if given.augment is not None and given.calibration is None:
+        raise UsageError(
+            "--augment makes more of calibration samples, and there are none", "give --calibration"
+        )
+    if given.profile is not None and given.latency is None and given.plan is None:
+        raise UsageError(
+            "--profile says how long layers take, and no budget is one of time",
+            "give --latency, such as --latency 0.7",
+        )
 
 
 def _check_beside_plan(given: PruningArguments, rewriting: Options) -> None:

@@ -176,6 +176,8 @@ def require_possible(
     remaining = fixed + cost.total(widths)
     if remaining <= target:
         return
+    is_least = widths == tuple(curve.widths[0] for curve in curves)
+    smallest = "smallest" if is_least else "fastest"
     each = cost.by_owner(widths)
     parts = [sum(each.get(n, 0.0) for n in names) for names in owners(analysis.groups)]
     order = sorted(range(len(parts)), key=lambda i: -parts[i])[:MOST_NAMED]
@@ -192,8 +194,8 @@ def require_possible(
     limits += [f"ask for at least {possible:g}%"] if possible < 100 else []
     raise UsageError(
         f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
-        f"their smallest widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}, "
-        f"and {rest:.0%} of it in what no group makes",
+        f"their {smallest} widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}"
+        f", and {rest:.0%} of it in what no group makes",
         ", or ".join(limits),
     )
 

@@ -20,6 +20,9 @@ MOST_TRIES = 3
 CONFIRMED = 0.02
 """A try that measures no further than this from the budget, as a share of it, is taken."""
 
+STEEPEST = 3.0
+"""So much more, or less, may be predicted to go than is measured to: else it is noise."""
+
 SAME_WIDTHS = "the widths that its groups can take allow no closer: time falls in steps"
 
 
@@ -46,7 +49,7 @@ class Confirming:
         """The choice that comes closest to the budget, by its measured time.
 
         What the next choice is asked for is rescaled by what the last one was predicted to take
-        by what it took.
+        by what it took; after two tries the line through both says more.
 
         Raises:
             UsageError: no choice is predicted to be within the budget.
@@ -71,7 +74,7 @@ class Confirming:
                 self.taken, best = tried, choice
             if tried.measured is None or self._off(tried) <= CONFIRMED:
                 break
-            target = self.asked * self.meter.whole_ms * tried.predicted / tried.measured.ratio
+            target = self._next(tried.predicted, tried.measured.ratio) * self.meter.whole_ms
         assert best is not None
         return best
 
@@ -83,6 +86,18 @@ class Confirming:
             measured = self.time(cut)
         self.tries.append(LatencyTry(predicted, measured))
         return self.tries[-1]
+
+    def _next(self, predicted: float, measured: float) -> float:
+        """The share that is to be predicted next."""
+        known = [(t.measured.ratio, t.predicted) for t in self.tries if t.measured]
+        known.sort(key=lambda pair: abs(pair[0] - self.asked))
+        if len(known) >= 2:
+            (near, at_near), (far, at_far) = known[:2]
+            slope = (at_far - at_near) / (far - near) if far != near else 0.0
+            if 1 / STEEPEST <= slope <= STEEPEST:
+                found = at_near + slope * (self.asked - near)
+                return min(max(found, self.asked / STEEPEST), self.asked * STEEPEST)
+        return self.asked * predicted / measured
 
     def _off(self, tried: LatencyTry) -> float:
         reached = tried.predicted if tried.measured is None else tried.measured.ratio

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +14,7 @@ from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
 from onnxopt.profiling.document import Profile
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
+from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
@@ -27,16 +27,13 @@ from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.remarks import PREDICTED, after_pruning, before_pruning, of_latency
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
+from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
-from onnxopt.pruning.samples import Batch, batches_of
-from onnxopt.pruning.scales import BATCHNORM, Scales, find_scales
+from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
 from onnxopt.pruning.timed import Timed, require_timeable
 from onnxopt.pruning.workers import DEFAULT_WORKERS
-from onnxopt.rewriting.rulebook import load_rules
-from onnxopt.runtime import RunError, Session
-from onnxopt.signature import batch_of, model_inputs
 
 __all__ = [
     "Budget",
@@ -122,15 +119,15 @@ class Pruner:
         self.has_samples = calibration is not None
         self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
-        self.rewriting = _of_the_result(rewriting)
+        self.rewriting = of_the_result(rewriting)
         self.base = with_biases(without_zero_states(self.lossless.model))
         base = cost_of(self.lossless.model)
-        self.batches = _batches(self.base, calibration, base.peak_memory_bytes)
+        self.batches = loaded_batches(self.base, calibration, base.peak_memory_bytes)
         samples = calibration.digest if cache and calibration else ""
         self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
         self.original: Cost = reference_cost(self.lossless.report.before, base)
         sampled = self.batches if self.has_samples else ()
-        feeds = _one_run(self.base, calibration) or self.batches[0]
+        feeds = one_run(self.base, calibration) or self.batches[0]
         self.timed = Timed(
             self.lossless.model, self.base, feeds, profile, stopwatch, self._channels, tell
         )
@@ -145,7 +142,7 @@ class Pruner:
         )  # fmt: skip
 
     def _scales(self, channels: Channels) -> Scales:
-        return find_scales(channels, _with_batchnorms(*self._source), self.batches[0])
+        return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
 
     def _channels(self) -> Channels:
         return Channels(self.base, self.batches[0], ignored(self.base, self.options.ignore))
@@ -258,58 +255,3 @@ class Pruner:
             notes=tuple(notes),
             latency=latency,
         )
-
-
-def _one_run(proto: onnx.ModelProto, calibration: Calibration | None) -> Batch | None:
-    """Samples for one run: a single one, or as many as the model takes at once."""
-    if calibration is None:
-        return None
-    return next(iter(calibration.batches(batch_of(model_inputs(proto)) or 1)), None)
-
-
-def _of_the_result(rewriting: Options) -> Options:
-    """How the pruned model is rewritten: its inputs are already what they shall become."""
-    moved = bool(rewriting.input_layouts)
-    return replace(
-        rewriting,
-        set_shapes={},
-        input_layouts={},
-        freeze_inputs=False,
-        verify_data=None if moved else rewriting.verify_data,
-    )
-
-
-def _batches(
-    proto: onnx.ModelProto, calibration: Calibration | None, sample_bytes: int
-) -> Sequence[Batch]:
-    if calibration is None:
-        from onnxopt.verification.feeds import draws
-
-        return [dict(draws(proto, Session(proto)).feeds[0].arrays)]
-    batches = batches_of(calibration, model_inputs(proto), sample_bytes)
-    if not batches:
-        raise UsageError(
-            f"'{calibration.name}' holds fewer samples than the model takes at once",
-            "give more samples",
-        )
-    try:
-        Session(proto).run(batches[0])
-    except RunError as error:
-        count = len(next(iter(batches[0].values())))
-        raise UsageError(
-            f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
-            "give samples with values that the model takes; if it takes one size of batches only, "
-            "fix that with --set-shape NAME=SIZE,...",
-        ) from None
-    return batches
-
-
-def _with_batchnorms(proto: onnx.ModelProto, rewriting: Options) -> onnx.ModelProto:
-    """The model rewritten as for pruning, but by no rule that touches a BatchNormalization."""
-    rules = [
-        rule.name
-        for rule in load_rules(rewriting.rules_dirs)
-        if any(node.op_type == BATCHNORM for p in rule.patterns for node in p.makers.values())
-    ]
-    options = replace(rewriting, skip=(*rewriting.skip, *rules), verify=False)
-    return optimize(proto, options).model

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ from onnxopt.errors import OnnxoptError
 from onnxopt.profiler import profile_model
 from onnxopt.profiling.bench import Asked
 from onnxopt.profiling.document import Profile
-from onnxopt.profiling.spread import FEWEST, LARGEST_TAKEN_SHARE, Run
+from onnxopt.profiling.spread import FEWEST, LARGEST_TAKEN_SHARE, Run, quartiles
 from onnxopt.profiling.turns import Clock, Turn, take_turns
 from onnxopt.pruning.samples import Batch
 from onnxopt.runtime import Session
@@ -28,6 +28,9 @@ SECONDS = 4.0
 
 SHORTEST_S = 0.002
 """Each runs so long before it is timed, and while it is."""
+
+PARTS = 10
+"""Into which the runs of two models are divided, one after the other, to tell how ratios spread."""
 
 Tell: TypeAlias = Callable[[str, float], None]
 Profiling: TypeAlias = "Callable[[onnx.ModelProto, Batch, Tell], Profile]"
@@ -73,11 +76,13 @@ def against(
     return timing_of(pairs, batch)
 
 
-def timing_of(pairs: list[tuple[Run, Run]], batch: int) -> Timing:
+def timing_of(pairs: Sequence[tuple[Run, Run]], batch: int) -> Timing:
     """What is left of runs of two models, one right after the other.
 
     Pairs in which others had the processor for a part of either do not count, unless hardly any
-    is left: then the calmest.
+    is left: then the calmest. The others are taken in parts, in the order in which they ran. Of
+    each part the fastest quarter of the runs of either model counts, as others only ever make runs
+    slower; the ratio is the median over the parts, and its spread their quartiles.
     """
 
     def taken(pair: tuple[Run, Run]) -> float:
@@ -85,10 +90,19 @@ def timing_of(pairs: list[tuple[Run, Run]], batch: int) -> Timing:
 
     calm = [pair for pair in pairs if taken(pair) <= LARGEST_TAKEN_SHARE]
     kept = calm if len(calm) >= FEWEST else sorted(pairs, key=taken)[:FEWEST]
-    ratios = [second.wall / first.wall for first, second in kept]
-    low, middle, high = quantiles(ratios, n=4, method="inclusive")
-    one, two = (1000 * median(pair[side].wall for pair in kept) for side in (0, 1))
-    return Timing(one, two, middle, low, high, len(kept), THREADS, batch)
+    size = max(FEWEST, len(kept) // PARTS)
+    parts = [kept[at : at + size] for at in range(0, len(kept) - size + 1, size)]
+    sides = [[_fastest([pair[side].wall for pair in part]) for part in parts] for side in (0, 1)]
+    ratios = [second / first for first, second in zip(*sides, strict=True)]
+    low, high = quartiles(ratios)
+    one, two = (1000 * median(side) for side in sides)
+    return Timing(one, two, median(ratios), low, high, len(kept), THREADS, batch)
+
+
+def _fastest(seconds: Sequence[float]) -> float:
+    """Mean of the fastest quarter."""
+    kept = sorted(seconds)[: -(-len(seconds) // 4)]
+    return sum(kept) / len(kept)
 
 
 @dataclass(frozen=True)

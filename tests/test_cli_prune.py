@@ -393,7 +393,7 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--latency", "0.5", "--flops", "0.5"], "more than one budget"),
         (["--latency", "0.5", "--strategy", "complexity"], "and not by time"),
         (["--latency", "0.5", "--profile", "none.json"], "there is no file 'none.json'"),
-        (["--latency", "0.5", "--profile", DIGITS], "is no profile"),
+        (["--latency", "0.5", "--profile", DIGITS], "is not a profile"),
         (["--flops", "0.5", "--profile", DIGITS], "no budget is one of time"),
         (["--plan", "none.json", "--profile", DIGITS], "decided by the plan"),
         (["--params", "60G"], "within the budget already"),

@@ -102,7 +102,7 @@ def optimize(
       onnxopt optimize model.onnx small.onnx --verify-data samples.npz
       onnxopt optimize model.onnx --dry-run
 
-    With --flops, --params, --memory, --max-drop or --plan the model is pruned as well: see
+    With --flops, --params, --memory, --latency, --max-drop or --plan the model is pruned as well: see
     `onnxopt prune --help`.
     """
     data = (verify_data, *pruning.data)

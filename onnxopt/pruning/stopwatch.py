@@ -23,14 +23,14 @@ from onnxopt.runtime import Session
 from onnxopt.timing import Timing
 
 THREADS = 1
-SECONDS = 4.0
+SECONDS = 5.0
 """For which two models take turns; at least seven rounds."""
 
 SHORTEST_S = 0.002
 """Each runs so long before it is timed, and while it is."""
 
 PARTS = 10
-"""Into which the runs of two models are divided, one after the other, to tell how ratios spread."""
+"""Into which the runs of two models are dealt out, to tell how their ratio spreads."""
 
 Tell: TypeAlias = Callable[[str, float], None]
 Profiling: TypeAlias = "Callable[[onnx.ModelProto, Batch, Tell], Profile]"
@@ -80,9 +80,9 @@ def timing_of(pairs: Sequence[tuple[Run, Run]], batch: int) -> Timing:
     """What is left of runs of two models, one right after the other.
 
     Pairs in which others had the processor for a part of either do not count, unless hardly any
-    is left: then the calmest. The others are taken in parts, in the order in which they ran. Of
-    each part the fastest quarter of the runs of either model counts, as others only ever make runs
-    slower; the ratio is the median over the parts, and its spread their quartiles.
+    is left: then the calmest. The others are dealt out to several parts, so that each has some of
+    every time. Of each part the fastest tenth of the runs of either model counts, as others only
+    ever make runs slower; the ratio is the median over the parts, and its spread their quartiles.
     """
 
     def taken(pair: tuple[Run, Run]) -> float:
@@ -90,8 +90,8 @@ def timing_of(pairs: Sequence[tuple[Run, Run]], batch: int) -> Timing:
 
     calm = [pair for pair in pairs if taken(pair) <= LARGEST_TAKEN_SHARE]
     kept = calm if len(calm) >= FEWEST else sorted(pairs, key=taken)[:FEWEST]
-    size = max(FEWEST, len(kept) // PARTS)
-    parts = [kept[at : at + size] for at in range(0, len(kept) - size + 1, size)]
+    count = min(PARTS, len(kept) // FEWEST)
+    parts = [kept[number::count] for number in range(count)]
     sides = [[_fastest([pair[side].wall for pair in part]) for part in parts] for side in (0, 1)]
     ratios = [second / first for first, second in zip(*sides, strict=True)]
     low, high = quartiles(ratios)
@@ -100,8 +100,8 @@ def timing_of(pairs: Sequence[tuple[Run, Run]], batch: int) -> Timing:
 
 
 def _fastest(seconds: Sequence[float]) -> float:
-    """Mean of the fastest quarter."""
-    kept = sorted(seconds)[: -(-len(seconds) // 4)]
+    """Mean of the fastest tenth."""
+    kept = sorted(seconds)[: -(-len(seconds) // 10)]
     return sum(kept) / len(kept)
 
 

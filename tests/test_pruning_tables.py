@@ -216,3 +216,17 @@ def test_an_exchange_counts_what_the_two_layers_take_together() -> None:
         [16, 8], Changes(np.array([0]), np.array([-8.0])), Changes(np.array([1]), np.array([8.0]))
     )
     assert both.tolist() == [[4.0 - 1.0 - 5.0 + 4.0]]
+
+
+def test_a_trim_takes_a_wider_width_where_that_is_faster_and_leaves_other_groups_alone() -> None:
+    curves, cost = falling()
+    other = Curve("h", (8, 16), (5.0, 0.0))
+    second = LayerTerm(lambda i, o: float(o), (IMAGE, axis(1)), "other")
+    problem = Problem((*curves, other), TableCost((*cost.terms, second), "time"), 28.0)
+    assert trim(problem, np.array([0, 1])).tolist() == [1, 1]
+
+
+def test_even_widths_keep_a_budget_that_one_width_in_the_middle_meets() -> None:
+    curve = Curve("g", (6, 7, 8, 16), (3.0, 2.0, 1.0, 0.0))
+    term = LayerTerm(lambda i, o: 10.0 if o == 7 else 20.0, (IMAGE, axis(0)), "conv")
+    assert uniform([curve], TableCost((term,), "time"), 12.0) == (7,)

@@ -227,6 +227,6 @@ def test_a_trim_takes_a_wider_width_where_that_is_faster_and_leaves_other_groups
 
 
 def test_even_widths_keep_a_budget_that_one_width_in_the_middle_meets() -> None:
-    curve = Curve("g", (6, 7, 8, 16), (3.0, 2.0, 1.0, 0.0))
+    curve = Curve("g", (5, 6, 7, 8, 16), (4.0, 3.0, 2.0, 1.0, 0.0))
     term = LayerTerm(lambda i, o: 10.0 if o == 7 else 20.0, (IMAGE, axis(0)), "conv")
     assert uniform([curve], TableCost((term,), "time"), 12.0) == (7,)

@@ -94,7 +94,16 @@ class LayerLatency:
     @property
     def nodes(self) -> tuple[str, ...]:
         """The names of all nodes that are layers here."""
-        return tuple(self._layers)
+        return tuple(node for node, layer in self._layers.items() if layer.widths)
+
+    def whole(self, node: str) -> tuple[int, int]:
+        """The channels in and out with which the layer of a node is in the model."""
+        first = self._layers[node].widths[0]
+        return first.inputs, first.outputs
+
+    def first(self, node: str) -> str:
+        """The first node with the same layer: all of them take the same times."""
+        return self._layers[node].nodes[0]
 
     def us(self, node: str, inputs: int, outputs: int) -> float:
         """Microseconds of the layer of a node with so many channels (features) in and out.

@@ -13,6 +13,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 import pytest
+import timed_models
 from judge import REPOSITORY, model
 
 import onnxopt
@@ -138,6 +139,42 @@ def test_json_is_all_that_is_printed_and_follows_its_schema(
     assert set(data) == set(schema["properties"]) == set(schema["required"])
     assert data["output"] == out and data["agreement"] is None and errors == ""
     assert any("no calibration data" in note for note in data["notes"])
+
+
+def test_with_the_profile_of_a_device_all_reports_tell_the_time_that_is_predicted(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = str(timed_models.device_file(timed_models.of_device(onnx.load(DIGITS)), tmp_path))
+    files = [str(tmp_path / name) for name in ("out.onnx", "r.json", "r.md", "plan.json")]
+    out, as_json, as_markdown, plan = files
+    wanted = ["--latency", "-25%", "--profile", device, "--compensation", "none"]
+    reports = ["--report", as_json, "--report", as_markdown, "--save-plan", plan]
+    assert run(["prune", DIGITS, out, *wanted, *reports]) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    data = json.loads(Path(as_json).read_text())
+    jsonschema.validate(data, json.loads(SCHEMA.read_text()))
+    found = data["latency"]
+    assert (found["asked"], found["measured"], found["machine"]) == (0.75, None, "a device")
+    assert data["budget"]["reached"] == pytest.approx(found["predicted"] * found["original_ms"])
+    line = f"asked for 0.750 of the original's, predicted {found['predicted']:.3f}, not measured"
+    for text in (shown, Path(as_markdown).read_text()):
+        assert "asked for 75% of the time, predicted to be met" in text
+        assert line in text and "not confirmed" in text
+    again = str(tmp_path / "again.onnx")
+    assert run(["prune", DIGITS, again, "--plan", plan]) == 0
+    assert Path(again).read_bytes() == Path(out).read_bytes()
+    assert "asked for 75% of the time" in capsys.readouterr().out
+
+
+def test_a_dry_run_with_a_budget_of_time_shows_shares_of_the_time(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    device = str(timed_models.device_file(timed_models.of_device(onnx.load(DIGITS)), tmp_path))
+    wanted = ["--latency", "0.75", "--profile", device]
+    assert run(["prune", DIGITS, "--dry-run", *wanted, "--json"]) == 0
+    data = json.loads(capsys.readouterr().out)
+    assert all(group["would_keep"] for group in data["groups"])
+    assert any("a dry run predicts it" in note for note in data["notes"])
 
 
 def test_the_output_may_be_the_input(tmp_path: Path) -> None:
@@ -352,6 +389,13 @@ def test_samples_in_the_range_of_raw_pixels_are_noted(
         (["--flops", "200MB"], "is a number of bytes"),
         (["--params", "0M"], "leaves nothing"),
         (["--flops", "0.5", "--samples", "20"], "--samples says how many"),
+        (["--latency", "12"], "--latency '12' is no budget"),
+        (["--latency", "0.5", "--flops", "0.5"], "more than one budget"),
+        (["--latency", "0.5", "--strategy", "complexity"], "and not by time"),
+        (["--latency", "0.5", "--profile", "none.json"], "there is no file 'none.json'"),
+        (["--latency", "0.5", "--profile", DIGITS], "is not a profile"),
+        (["--flops", "0.5", "--profile", DIGITS], "no budget is one of time"),
+        (["--plan", "none.json", "--profile", DIGITS], "decided by the plan"),
         (["--params", "60G"], "within the budget already"),
         (
             ["--params", "0.001", "--max-per-group", "0.9"],

@@ -25,7 +25,7 @@ from onnxopt.pruning.agreement import agreement, check_signature
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.choosing import curves_of
-from onnxopt.pruning.costs import Mode, measured
+from onnxopt.pruning.costs import StaticMode, measured
 from onnxopt.pruning.job import preview
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import model_digest
@@ -104,7 +104,7 @@ def test_a_budget_that_leaves_nothing_or_everything_is_refused(text: str) -> Non
 
 @pytest.mark.parametrize("mode", ["flops", "params", "memory"])
 @pytest.mark.parametrize("share", [0.7, 0.5])
-def test_budgets_are_met_within_one_percent(mode: Mode, share: float) -> None:
+def test_budgets_are_met_within_one_percent(mode: StaticMode, share: float) -> None:
     made = by_weights().at(Budget(mode, share))
     target = share * measured(made.original, mode)
     assert measured(cost_of(made.model), mode) == pytest.approx(target, rel=0.01)
@@ -208,7 +208,7 @@ def test_a_budget_that_the_grid_misses_is_noted() -> None:
 
 
 @pytest.mark.parametrize("mode", ["flops", "params"])
-def test_a_model_without_layers_is_refused_for_that(mode: Mode) -> None:
+def test_a_model_without_layers_is_refused_for_that(mode: StaticMode) -> None:
     proto = weighted("float[N,4] x", "y = Relu(x)")
     with pytest.raises(UsageError, match="can be removed: it has no layers with weights"):
         Pruner(proto, None, QUICK).at(Budget(mode, 0.5))

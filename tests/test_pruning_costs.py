@@ -16,10 +16,10 @@ from onnxopt.cost import cost_of
 from onnxopt.graph import Constant, Graph
 from onnxopt.model import Model
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.costs import Mode, measured, owners, width_cost
+from onnxopt.pruning.costs import StaticMode, measured, owners, width_cost
 from onnxopt.pruning.widths import WidthCost
 
-MODES: tuple[Mode, ...] = get_args(Mode)
+MODES: tuple[StaticMode, ...] = get_args(StaticMode)
 TINY = [f.stem for f in judge.TINY_MODELS if f.stem not in ("optional", "sequence")]
 LESS_IS_KNOWN = {
     *("gather_elements", "dynamic_targets", "lstm_with_states_that_are_made"),
@@ -34,7 +34,7 @@ def widths_of(channels: Channels, dead: set[int]) -> list[int]:
     return [len(set(group.units) - dead) for group in channels.groups]
 
 
-def cost_of_cut(channels: Channels, dead: set[int], mode: Mode) -> float:
+def cost_of_cut(channels: Channels, dead: set[int], mode: StaticMode) -> float:
     """Without integer constants: a cut may replace one of them by several."""
     proto = channels.cut(dead)
     whole = Model.from_proto(proto)
@@ -51,7 +51,9 @@ def integers(graph: Graph) -> Iterator[Constant]:
     return (c for c in graph.initializers if c.dtype == np.int64)
 
 
-def assert_costs_follow(name: str, proto: onnx.ModelProto, mode: Mode, seeds: int = 3) -> None:
+def assert_costs_follow(
+    name: str, proto: onnx.ModelProto, mode: StaticMode, seeds: int = 3
+) -> None:
     """Said and measured cost differ by the same constant at all widths."""
     channels = channels_of(proto)
     cost = width_cost(channels, channels.groups, mode)
@@ -67,19 +69,19 @@ def assert_costs_follow(name: str, proto: onnx.ModelProto, mode: Mode, seeds: in
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", BY_NAME)
-def test_the_cost_at_other_widths_is_that_of_the_cut_model(name: str, mode: Mode) -> None:
+def test_the_cost_at_other_widths_is_that_of_the_cut_model(name: str, mode: StaticMode) -> None:
     assert_costs_follow(name, BY_NAME[name].model(), mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", TINY)
-def test_the_cost_of_tiny_models_at_other_widths(name: str, mode: Mode) -> None:
+def test_the_cost_of_tiny_models_at_other_widths(name: str, mode: StaticMode) -> None:
     assert_costs_follow(name, judge.tiny(name), mode)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", TINY)
-def test_the_cost_at_full_widths_is_that_of_the_model(name: str, mode: Mode) -> None:
+def test_the_cost_at_full_widths_is_that_of_the_model(name: str, mode: StaticMode) -> None:
     channels = channels_of(judge.tiny(name))
     cost = width_cost(channels, channels.groups, mode)
     full = widths_of(channels, set())

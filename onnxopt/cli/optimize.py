@@ -102,8 +102,8 @@ def optimize(
       onnxopt optimize model.onnx small.onnx --verify-data samples.npz
       onnxopt optimize model.onnx --dry-run
 
-    With --flops, --params, --memory, --max-drop or --plan the model is pruned as well: see
-    `onnxopt prune --help`.
+    With --flops, --params, --memory, --latency, --max-drop or --plan the model is pruned as well:
+    see `onnxopt prune --help`.
     """
     data = (verify_data, *pruning.data)
     check_paths(source, output, report or [], dry_run, plan=pruning.save_plan, data=data)

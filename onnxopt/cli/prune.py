@@ -69,6 +69,9 @@ def prune(
       onnxopt prune model.onnx small.onnx --flops 0.5 --calibration samples.npz
       onnxopt prune model.onnx small.onnx --params -30% --calibration images/ \\
           --preprocess mean=0.485:0.456:0.406,std=0.229:0.224:0.225
+      onnxopt prune model.onnx small.onnx --latency 0.7 --calibration samples.npz
+      onnxopt prune model.onnx small.onnx --latency 12ms --profile device.json \\
+          --calibration samples.npz
       onnxopt prune model.onnx --dry-run --calibration samples.npz
       onnxopt prune model.onnx small.onnx --calibration samples.npz --eval test.npz --max-drop 1.0
       onnxopt prune model.onnx small.onnx --plan plan.json --calibration samples.npz

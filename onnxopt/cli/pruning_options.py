@@ -76,6 +76,22 @@ class PruningArguments:
         str | None,
         _option(metavar="8MB", help="Memory of weights and activations that remains, likewise."),
     ] = None
+    latency: Annotated[
+        str | None,
+        _option(
+            metavar="0.7",
+            help="Time of one run that remains: 0.7, 70%, -30% or 12ms. Layers are timed here "
+            "first, and the cut model beside the original.",
+        ),
+    ] = None
+    profile: Annotated[
+        Path | None,
+        _option(
+            metavar="FILE.json",
+            help="With --latency: the times of the layers, by `onnxopt profile --widths` on the "
+            "device that counts. Of another machine than this the result is predicted only.",
+        ),
+    ] = None
     calibration: Annotated[
         Path | None,
         _option(
@@ -175,7 +191,7 @@ class PruningArguments:
     @property
     def data(self) -> tuple[Path | None, ...]:
         """What these options have read."""
-        return self.calibration, self.evaluate, self.plan
+        return self.calibration, self.evaluate, self.plan, self.profile
 
     @property
     def is_given(self) -> bool:
@@ -226,6 +242,7 @@ def job_of(
     Raises:
         UsageError: not exactly one budget, or options that do not go together.
     """
+    from onnxopt.profiling.document import read_profile
     from onnxopt.pruning.asked import Job
     from onnxopt.pruning.budget import Budget
     from onnxopt.pruning.cache import Cache
@@ -250,11 +267,12 @@ def job_of(
         plan=None if given.plan is None else read_plan(given.plan),
         workers=DEFAULT_WORKERS if given.workers is None else given.workers,
         cache=given.cache,
+        profile=None if given.profile is None else read_profile(given.profile),
     )
 
 
 def _budgets(given: PruningArguments) -> list[tuple[str, str | None]]:
-    return [("flops", given.flops), ("params", given.params), ("memory", given.memory)]
+    return [(mode, getattr(given, mode)) for mode in ("flops", "params", "memory", "latency")]
 
 
 def _options(given: PruningArguments) -> Any:
@@ -280,6 +298,8 @@ DECIDED_BY_A_PLAN = (
     "flops",
     "params",
     "memory",
+    "latency",
+    "profile",
     "samples",
     "augment",
     "seed",
@@ -299,17 +319,10 @@ JUDGED_OF_A_CUT = ("evaluate", "metric", "max_drop", "prove", "save_plan", "plan
 def _check_together(
     given: PruningArguments, rewriting: Options, budgets: int, *, is_preview: bool
 ) -> None:
-    named = "--flops, --params and --memory"
+    named = "--flops, --params, --memory and --latency"
     if budgets > 1:
         raise UsageError("there is more than one budget", f"give one of {named}")
-    if given.samples is not None and given.calibration is None:
-        raise UsageError(
-            "--samples says how many are taken, and there are none", "give --calibration"
-        )
-    if given.augment is not None and given.calibration is None:
-        raise UsageError(
-            "--augment makes more of calibration samples, and there are none", "give --calibration"
-        )
+    _check_for_others(given)
     if is_preview:
         for name in JUDGED_OF_A_CUT:
             if getattr(given, name) not in (None, False):
@@ -336,6 +349,23 @@ def _check_together(
             raise UsageError(f"a drop of {given.max_drop:g} makes no sense", "give 0 or more")
     if given.metric is not None and given.evaluate is None:
         raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
+
+
+def _check_for_others(given: PruningArguments) -> None:
+    """Refuse options that say something of others that are not given."""
+    if given.samples is not None and given.calibration is None:
+        raise UsageError(
+            "--samples says how many are taken, and there are none", "give --calibration"
+        )
+    if given.augment is not None and given.calibration is None:
+        raise UsageError(
+            "--augment makes more of calibration samples, and there are none", "give --calibration"
+        )
+    if given.profile is not None and given.latency is None and given.plan is None:
+        raise UsageError(
+            "--profile says how long layers take, and no budget is one of time",
+            "give --latency, such as --latency 0.7",
+        )
 
 
 def _check_beside_plan(given: PruningArguments, rewriting: Options) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from onnxopt.report.sweep_folder import SweepFolder
 
 BUDGETS = ("flops", "params", "memory")
-NOT_IN_A_SWEEP = ("max_drop", "plan", "save_plan")
+NOT_IN_A_SWEEP = ("latency", "profile", "max_drop", "plan", "save_plan")
 
 
 def check_sweep(

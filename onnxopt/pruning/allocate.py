@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.pruning.complexity import complexity
 from onnxopt.pruning.curves import Curve, Problem, problem_of
 from onnxopt.pruning.exchange import improve, trim
 from onnxopt.pruning.knapsack import least_damage
-from onnxopt.pruning.widths import WidthCost
 from onnxopt.signature import Array
 
 __all__ = ["Curve", "allocate", "complexity", "uniform"]
@@ -28,7 +28,7 @@ FEW = 32
 """Groups up to which even widths are improved as well: a long way, that pays only for a few."""
 
 
-def allocate(curves: Sequence[Curve], cost: WidthCost, budget: float) -> tuple[int, ...]:
+def allocate(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> tuple[int, ...]:
     """The width of each group, with the least total damage found whose cost is in the budget.
 
     A knapsack with several choices for each group whose costs interact: a convolution costs the
@@ -56,7 +56,7 @@ def allocate(curves: Sequence[Curve], cost: WidthCost, budget: float) -> tuple[i
         return problem.answer(problem.full)
     even = _uniform(problem)
     found = [even] if len(problem.curves) <= FEW else []
-    for start in (problem.full, even, problem.least):
+    for start in (problem.full, even, problem.cheapest):
         found += _priced(problem, start)
     if cost.separable:
         found += _separate(problem)
@@ -65,7 +65,7 @@ def allocate(curves: Sequence[Curve], cost: WidthCost, budget: float) -> tuple[i
     return problem.answer(min(polished, key=lambda c: (problem.damage(c), problem.total(c))))
 
 
-def uniform(curves: Sequence[Curve], cost: WidthCost, budget: float) -> tuple[int, ...]:
+def uniform(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> tuple[int, ...]:
     """The same fraction of each group, as near as legal widths allow; for comparison.
 
     The greatest fraction is found at which each group can take the legal width next to it. Then the
@@ -86,6 +86,8 @@ def _uniform(problem: Problem) -> Array:
         middle = (low + high) / 2
         low, high = (middle, high) if problem.fits(_nearest(problem, middle)) else (low, middle)
     choice = _nearest(problem, low)
+    if not problem.fits(choice):  # narrower is not always cheaper
+        choice = problem.cheapest.copy()
     now, steps = problem.at(choice), []
     for group, (widths, index) in enumerate(zip(problem.widths, choice.tolist(), strict=True)):
         if len(step := widths[index : index + 2]) == 2:

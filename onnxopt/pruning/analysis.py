@@ -14,10 +14,12 @@ import onnx
 from onnxopt.cost import Cost
 from onnxopt.errors import UsageError
 from onnxopt.graph import Array
+from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
-from onnxopt.pruning.costs import Mode, owners, width_cost
+from onnxopt.pruning.costs import owners
 from onnxopt.pruning.layers import find_weights
+from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.moments import NotFiniteError
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import GroupView
@@ -26,7 +28,6 @@ from onnxopt.pruning.scales import Scales, scales_of
 from onnxopt.pruning.sensitivity import damages, factors
 from onnxopt.pruning.statistics import Ranking, chunks, rank
 from onnxopt.pruning.trials import couples
-from onnxopt.pruning.widths import WidthCost
 
 Tell: TypeAlias = Callable[[str, float], None]
 """Called with what is being done and how much of it is done, 0 to 1."""
@@ -60,9 +61,9 @@ class Analysis:
     def groups(self) -> tuple[ChannelGroup, ...]:
         return self.channels.groups
 
-    def views(self, mode: Mode) -> tuple[GroupView, ...]:
-        """The groups as a person sees them; shares are of the cost of this mode."""
-        cost = width_cost(self.channels, self.groups, mode)
+    def views(self, meter: Meter) -> tuple[GroupView, ...]:
+        """The groups as a person sees them; shares are of what this meter shows."""
+        cost = meter.by_widths(self.channels, self.groups)
         shares = _shares(cost, self.groups)
         return tuple(
             GroupView(
@@ -85,7 +86,7 @@ def _members(group: ChannelGroup) -> tuple[str, ...]:
     return tuple(dict.fromkeys(node.name or node.outputs[0].name for node in nodes))
 
 
-def _shares(cost: WidthCost, groups: Sequence[ChannelGroup]) -> list[float]:
+def _shares(cost: CostByWidths, groups: Sequence[ChannelGroup]) -> list[float]:
     full = [len(group.units) for group in groups]
     each, total = cost.by_owner(full), cost.total(full) or 1.0
     return [sum(each.get(name, 0.0) for name in names) / total for names in owners(groups)]

@@ -12,6 +12,7 @@ from onnxopt.calibration import Calibration, Preprocess, flipped, load_calibrati
 from onnxopt.errors import UsageError
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.optimizer import Options
+from onnxopt.profiling.document import Profile
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
@@ -35,6 +36,7 @@ class Job:
         augment: what is made of these: "flip" adds their mirror images.
         evaluation: file of labelled samples.
         max_drop: how much the metric may fall; in points for those that are fractions.
+        profile: how long layers take on the machine that a budget of time is about.
         workers, cache: how the work is done; the result does not depend on them.
     """
 
@@ -52,6 +54,7 @@ class Job:
     plan: Plan | None = None
     workers: int = DEFAULT_WORKERS
     cache: Path | None = None
+    profile: Profile | None = None
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ class Budget:
     """What the pruned model may cost.
 
     Attributes:
-        mode: FLOPs (twice the multiply-accumulates), parameters, or memory (weights and
-            activations, in bytes).
+        mode: FLOPs (twice the multiply-accumulates), parameters, memory (weights and
+            activations, in bytes), or latency (the measured time of one run, in milliseconds).
         amount: a share of the original's cost if `relative`, else the cost itself.
     """
 
@@ -36,7 +36,7 @@ class Budget:
     def parse(
         cls, mode: Mode, text: str, option: str = "", *, may_be_whole: bool = False
     ) -> Budget:
-        """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M or 8MB.
+        """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M, 8MB or 12ms.
 
         Args:
             option: where it was given; by default --flops and so on.
@@ -61,6 +61,8 @@ class Budget:
                     rest = "everything" if share >= 1 else "nothing"
                     raise UsageError(f"{option} {bare} leaves {rest}", _LEGAL[mode])
                 return cls(mode, share)
+        if mode == "latency":
+            return cls(mode, _milliseconds(bare, option), relative=False)
         try:
             amount = parse_count(bare)
         except UsageError:
@@ -70,7 +72,13 @@ class Budget:
         return cls(mode, float(amount), relative=False)
 
     def target(self, original: Cost) -> float:
-        return self.amount * measured(original, self.mode) if self.relative else self.amount
+        """What may remain, of a cost that the file tells."""
+        assert self.mode != "latency"
+        return self.of(measured(original, self.mode))
+
+    def of(self, whole: float) -> float:
+        """What may remain of a model that costs so much; of time in milliseconds."""
+        return self.amount * whole if self.relative else self.amount
 
     def __str__(self) -> str:
         if self.relative:
@@ -83,11 +91,24 @@ _LEGAL: dict[Mode, str] = {
     "flops": f"{_SHARES}, or FLOPs, such as 60M",
     "params": f"{_SHARES}, or parameters, such as 500k",
     "memory": f"{_SHARES}, or bytes, such as 8MB",
+    "latency": f"{_SHARES}, or a time, such as 12ms",
 }
+
+
+_IN_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}
+
+
+def _milliseconds(text: str, option: str) -> float:
+    match = re.fullmatch(r"([0-9]*\.?[0-9]+) ?(us|ms|s)", text)
+    if match is None:
+        raise UsageError(f"{option} {text!r} is no budget", _LEGAL["latency"])
+    return float(match[1]) * _IN_MS[match[2]]
 
 
 def cost_text(amount: float, mode: Mode) -> str:
     """For a person: 60 M FLOPs, 8 MB."""
+    if mode == "latency":
+        return f"{amount:.4g} ms"
     if mode == "memory":
         return bytes_text(round(amount))
     return f"{count_text(round(amount))} {UNITS[mode]}"

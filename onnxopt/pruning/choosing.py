@@ -7,25 +7,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-import onnx
 
-from onnxopt.cost import cost_of
 from onnxopt.errors import UsageError
-from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.allocate import Curve, allocate, complexity, uniform
 from onnxopt.pruning.analysis import Analysis
+from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.closing import closer
-from onnxopt.pruning.costs import Mode, measured, owners, width_cost
+from onnxopt.pruning.costs import owners
+from onnxopt.pruning.curves import Problem
 from onnxopt.pruning.grid import legal_widths
+from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.widths import WidthCost
-
-CLOSE_ENOUGH = 0.003
-"""How far from the budget, as a share of it, the chosen widths may end."""
-
-TOLERATED = 0.01
-"""How far from the budget, as a share of it, a result may be without a word."""
 
 FEWEST_WIDTHS = 3
 """Widths beside its own that a group has at least on a relaxed grid: with 16 a group of 16 channels
@@ -35,8 +29,6 @@ samples that took no part; 0.75 times the time instead of 0.73, and 0.89 with an
 MOST_CORRECTIONS = 6
 MOST_NAMED = 3
 """Groups that are named where a budget cannot be met."""
-
-UNVERIFIED = Options(verify=False)
 
 
 @dataclass(frozen=True)
@@ -105,7 +97,7 @@ def _grid(channels: Channels, group: ChannelGroup, multiple_of: int) -> tuple[in
 
 def choose(
     analysis: Analysis,
-    mode: Mode,
+    meter: Meter,
     target: float,
     options: PruneOptions,
     least: Mapping[str, int],
@@ -113,7 +105,7 @@ def choose(
     """The widths whose cut model comes closest to the target, on the widest grid that allows it.
 
     Args:
-        target: what the cut model may cost, in the unit of the mode.
+        target: what the cut model may cost, in the unit of the meter.
         least: units that must stay, by name of group.
 
     Raises:
@@ -125,18 +117,18 @@ def choose(
         is_last = grid == 1 or not options.relaxed
         try:
             on_grid = replace(options, multiple_of=grid)
-            found.append(_on_grid(analysis, mode, target, on_grid, least))
+            found.append(_on_grid(analysis, meter, target, on_grid, least))
         except UsageError:
             if is_last and not found:
                 raise
-        if is_last or (found and abs(found[-1].off) <= TOLERATED):
-            return min(found, key=lambda choice: _badness(choice.off))
+        if is_last or (found and abs(found[-1].off) <= meter.tolerated):
+            return min(found, key=lambda choice: _badness(choice.off, meter))
         grid //= 2
 
 
 def _on_grid(
     analysis: Analysis,
-    mode: Mode,
+    meter: Meter,
     target: float,
     options: PruneOptions,
     least: Mapping[str, int],
@@ -144,22 +136,22 @@ def _on_grid(
     """The choice on one grid; the allocator's budget is corrected by what the cut model costs."""
     channels = analysis.channels
     curves = curves_of(analysis, options, least)
-    cost = width_cost(channels, analysis.groups, mode)
+    cost = meter.by_widths(channels, analysis.groups)
     full = [len(group.units) for group in analysis.groups]
-    fixed = _measured(analysis.proto, mode) - cost.total(full)
+    fixed = meter.of(analysis.proto) - cost.total(full)
     aim = target - fixed
     best: Choice | None = None
     for _ in range(MOST_CORRECTIONS):
         widths = _allocated(analysis, curves, cost, aim, options, is_first=best is None)
         if widths is None:
             break
-        if cost.total(widths) < (1 - TOLERATED) * aim:
-            widths = closer(curves, cost, widths, aim, TOLERATED) or widths
+        if cost.total(widths) < (1 - meter.tolerated) * aim:
+            widths = closer(curves, cost, widths, aim, meter.tolerated) or widths
         dead = dead_units(analysis, widths)
-        off = _measured(channels.cut(dead), mode) / target - 1
-        if best is None or _badness(off) < _badness(best.off):
+        off = meter.of(channels.cut(dead)) / target - 1
+        if best is None or _badness(off, meter) < _badness(best.off, meter):
             best = Choice(curves, dead, off, options.multiple_of)
-        if abs(off) <= CLOSE_ENOUGH:
+        if abs(off) <= meter.close_enough:
             break
         aim -= off * target
     assert best is not None
@@ -167,22 +159,25 @@ def _on_grid(
 
 
 def require_possible(
-    analysis: Analysis, mode: Mode, target: float, options: PruneOptions, whole: float
+    analysis: Analysis, meter: Meter, target: float, options: PruneOptions, whole: float
 ) -> None:
     """Raise UsageError if all groups at their smallest widths cost too much; say what stops it.
 
     Args:
         target, whole: what the model may cost, and what the original costs.
     """
-    cost = width_cost(analysis.channels, analysis.groups, mode)
+    cost = meter.by_widths(analysis.channels, analysis.groups)
     full = [len(group.units) for group in analysis.groups]
-    fixed = _measured(analysis.proto, mode) - cost.total(full)
+    fixed = meter.of(analysis.proto) - cost.total(full)
     grid = 1 if options.relaxed else options.multiple_of
     curves = curves_of(analysis, replace(options, multiple_of=grid), {})
-    widths = [curve.widths[0] for curve in curves]
+    problem = Problem(curves, cost, target)
+    widths = problem.answer(problem.cheapest)
     remaining = fixed + cost.total(widths)
     if remaining <= target:
         return
+    is_least = widths == tuple(curve.widths[0] for curve in curves)
+    smallest = "smallest" if is_least else "fastest"
     each = cost.by_owner(widths)
     parts = [sum(each.get(n, 0.0) for n in names) for names in owners(analysis.groups)]
     order = sorted(range(len(parts)), key=lambda i: -parts[i])[:MOST_NAMED]
@@ -199,25 +194,21 @@ def require_possible(
     limits += [f"ask for at least {possible:g}%"] if possible < 100 else []
     raise UsageError(
         f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
-        f"their smallest widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}, "
-        f"and {rest:.0%} of it in what no group makes",
+        f"their {smallest} widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}"
+        f", and {rest:.0%} of it in what no group makes",
         ", or ".join(limits),
     )
 
 
-def _badness(off: float) -> tuple[bool, bool, float]:
+def _badness(off: float, meter: Meter) -> tuple[bool, bool, float]:
     """Misses that are tolerated before others, and those below the budget before those above."""
-    return abs(off) > TOLERATED, off > CLOSE_ENOUGH, abs(off)
-
-
-def _measured(proto: onnx.ModelProto, mode: Mode) -> float:
-    return measured(cost_of(optimize(proto, UNVERIFIED).model), mode)
+    return abs(off) > meter.tolerated, off > meter.close_enough, abs(off)
 
 
 def _allocated(
     analysis: Analysis,
     curves: Sequence[Curve],
-    cost: WidthCost,
+    cost: CostByWidths,
     aim: float,
     options: PruneOptions,
     *,
@@ -230,6 +221,7 @@ def _allocated(
             return tuple(uniform(curves, cost, aim))
         if options.strategy == "complexity":
             held = owners(analysis.groups)
+            assert isinstance(cost, WidthCost), "refused where it is asked for"
             return tuple(complexity(curves, cost, aim, seed=options.seed, owners=held))
         return tuple(allocate(curves, cost, aim))
     except UsageError:

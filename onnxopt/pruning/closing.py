@@ -7,12 +7,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxopt.graph import Array
+from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.pruning.curves import Curve
-from onnxopt.pruning.widths import WidthCost
 
 
 def closer(
-    curves: Sequence[Curve], cost: WidthCost, widths: Sequence[int], aim: float, tolerated: float
+    curves: Sequence[Curve], cost: CostByWidths, widths: Sequence[int], aim: float, tolerated: float
 ) -> tuple[int, ...] | None:
     """Widths whose cost is at most `aim` and no further below it than tolerated, if an exchange
     between two groups leads there; the one with the least damage.
@@ -42,7 +42,9 @@ def closer(
     return min(found)[1] if found else None
 
 
-def _narrowed(cost: WidthCost, widths: Array, group: int, curve: Curve, aim: float) -> Array | None:
+def _narrowed(
+    cost: CostByWidths, widths: Array, group: int, curve: Curve, aim: float
+) -> Array | None:
     """The same with this group as wide as the budget lets it be; None if no width is small enough.
 
     No wider than it is.

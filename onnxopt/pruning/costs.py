@@ -15,11 +15,21 @@ from onnxopt.peak import activations
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.widths import Factor, Term, WidthCost
 
-Mode: TypeAlias = Literal["flops", "params", "memory"]
-UNITS: dict[Mode, str] = {"flops": "FLOPs", "params": "parameters", "memory": "bytes"}
+StaticMode: TypeAlias = Literal["flops", "params", "memory"]
+"""What the file of a model tells."""
+
+Mode: TypeAlias = Literal["flops", "params", "memory", "latency"]
+"""What budgets may be about; latency is measured (`meters.py`)."""
+
+UNITS: dict[Mode, str] = {
+    "flops": "FLOPs",
+    "params": "parameters",
+    "memory": "bytes",
+    "latency": "time",
+}
 
 
-def measured(cost: Cost, mode: Mode) -> float:
+def measured(cost: Cost, mode: StaticMode) -> float:
     """What a budget of this mode is compared with.
 
     FLOPs are twice the multiply-accumulates; memory is weights and all activations, in bytes.
@@ -31,9 +41,9 @@ def measured(cost: Cost, mode: Mode) -> float:
     return float(cost.weight_bytes + cost.activation_bytes)
 
 
-def width_cost(channels: Channels, groups: Sequence[ChannelGroup], mode: Mode) -> WidthCost:
+def width_cost(channels: Channels, groups: Sequence[ChannelGroup], mode: StaticMode) -> WidthCost:
     """The cost of the model as a function of the widths of these groups."""
-    counter = _Counter(channels, groups)
+    counter = _Counter(AxisSizes(channels, groups))
     if mode == "flops":
         terms = list(counter.flops())
     elif mode == "params":
@@ -60,7 +70,9 @@ def _term(scale: float, axes: Sequence[Axis], owner: str) -> Term:
     return Term(scale / divisors, factors, owner)
 
 
-class _Counter:
+class AxisSizes:
+    """How large the axes of values are by the widths of these groups."""
+
     def __init__(self, channels: Channels, groups: Sequence[ChannelGroup]) -> None:
         self.channels = channels
         self.group_of = {unit: i for i, group in enumerate(groups) for unit in group.units}
@@ -91,6 +103,15 @@ class _Counter:
         whole = lcm(*(part.denominator for part in parts.values()))
         pairs = tuple((g, int(part * whole)) for g, part in parts.items())
         return Factor((len(roots) - counts.total()) * whole, pairs), whole
+
+    def at_full(self, axis: Axis) -> float:
+        factor, divisor = axis
+        return (factor.constant + sum(n * self.units[g] for g, n in factor.multiplicity)) / divisor
+
+
+class _Counter:
+    def __init__(self, sizes: AxisSizes) -> None:
+        self.channels, self.axes, self.at_full = sizes.channels, sizes.axes, sizes.at_full
 
     def weights(self, *, itemsize: bool) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
@@ -127,8 +148,4 @@ class _Counter:
         if node.op != "QLinearMatMul" and axes[1]:
             transposed = bool(node.attrs.get("transB")) or len(axes[1]) == 1
             shared.append(axes[1][-1 if transposed else -2])
-        return [[*out, max(shared, key=self._size)]]  # one that is not known counts as 1
-
-    def _size(self, axis: Axis) -> float:
-        factor, divisor = axis
-        return (factor.constant + sum(n * self.units[g] for g, n in factor.multiplicity)) / divisor
+        return [[*out, max(shared, key=self.at_full)]]  # one that is not known counts as 1

@@ -10,8 +10,11 @@ from functools import cached_property
 import numpy as np
 
 from onnxopt.errors import UsageError
-from onnxopt.pruning.widths import WidthCost
+from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.signature import Array
+
+STEPS_DOWN = 8
+"""Rounds over the groups in search of the cheapest widths at most; two are usual."""
 
 
 @dataclass(frozen=True)
@@ -47,7 +50,7 @@ class Problem:
     """
 
     curves: tuple[Curve, ...]
-    cost: WidthCost
+    cost: CostByWidths
     budget: float
 
     @cached_property
@@ -67,6 +70,24 @@ class Problem:
     def least(self) -> Array:
         """The choice of the smallest width everywhere."""
         return np.zeros(len(self.curves), np.int64)
+
+    @cached_property
+    def cheapest(self) -> Array:
+        """The choice that costs least, as far as changes of one group after another lead there.
+
+        From the smallest widths, which it is wherever no cost falls as a width grows.
+        """
+        choice, now = self.least, self.at(self.least)
+        for _ in range(STEPS_DOWN):
+            changed = False
+            for group, widths in enumerate(self.widths):
+                costs = self.cost.touched_by_group(group, now, widths)
+                best = int(costs.argmin())
+                if costs[best] < costs[choice[group]]:
+                    choice[group], now[group], changed = best, widths[best], True
+            if not changed:
+                break
+        return choice
 
     def at(self, choice: Array) -> Array:
         """The widths of a choice: float64 of shape (groups,)."""
@@ -90,14 +111,14 @@ class Problem:
 
 
 def require_possible(problem: Problem) -> None:
-    """Check that the smallest widths are within the budget.
+    """Check that the cheapest widths are within the budget.
 
     Raises:
         UsageError: they are not; says how far it can go, and what holds most of the rest.
     """
-    if problem.fits(problem.least):
+    if problem.fits(problem.cheapest):
         return
-    cost, least = problem.cost, problem.at(problem.least)
+    cost, least = problem.cost, problem.at(problem.cheapest)
     full, remaining = problem.total(problem.full), cost.total(least)
     holders = sorted(cost.by_owner(least).items(), key=lambda item: -item[1])[:3]
     most = ", ".join(f"{owner} ({part / remaining:.0%})" for owner, part in holders)
@@ -110,7 +131,7 @@ def require_possible(problem: Problem) -> None:
     )
 
 
-def problem_of(curves: Sequence[Curve], cost: WidthCost, budget: float) -> Problem:
+def problem_of(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> Problem:
     """The problem, found to have a solution.
 
     Raises:

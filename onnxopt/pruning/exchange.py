@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from onnxopt.pruning.by_widths import Changes
 from onnxopt.pruning.curves import Problem
 from onnxopt.signature import Array
 
@@ -59,16 +60,19 @@ class Moves:
 
 
 def trim(problem: Problem, choice: Array) -> Array:
-    """Narrow groups until the budget is met, always where it does least harm for what it saves."""
+    """Take cheaper widths until the budget is met, where that does least harm for what it saves.
+
+    Those are narrower ones, but where narrower is slower.
+    """
     choice = choice.copy()
     while (excess := problem.total(choice) - problem.budget) > 0:
         moves = Moves.of(problem, choice)
-        narrower = moves.where((moves.by < 0) & (moves.cost < 0))
-        if not len(narrower.by):
-            return problem.least  # rounding hides what the last steps save
-        rate = _rate(narrower.harm, np.minimum(-narrower.cost, excess))
-        best = int(np.lexsort((narrower.cost, rate))[0])
-        choice[narrower.group[best]] = narrower.option[best]
+        cheaper = moves.where(moves.cost < 0)
+        if not len(cheaper.by):
+            return np.array(problem.cheapest)  # rounding hides what the last steps save
+        rate = _rate(cheaper.harm, np.minimum(-cheaper.cost, excess))
+        best = int(np.lexsort((cheaper.cost, rate))[0])
+        choice[cheaper.group[best]] = cheaper.option[best]
     return choice
 
 
@@ -91,13 +95,13 @@ def _widen(problem: Problem, choice: Array, moves: Moves, slack: float) -> bool:
 
 
 def _swap(problem: Problem, choice: Array, moves: Moves, slack: float) -> bool:
-    """Narrow one group and widen another, for the greatest gain. False if none gains."""
-    down = _cheapest(moves.where((moves.by < 0) & (moves.cost < 0)))
+    """Make one group cheaper and another wider, for the greatest gain. False if none gains."""
+    down = _cheapest(moves.where(moves.cost < 0))
     up = _cheapest(moves.where(moves.harm < 0))
     if not len(down.by) or not len(up.by):
         return False
-    crossed = problem.cost.interaction(problem.at(choice))[np.ix_(down.group, up.group)]
-    cost = down.cost[:, None] + up.cost + crossed * down.by[:, None] * up.by
+    one, other = Changes(down.group, down.by), Changes(up.group, up.by)
+    cost = down.cost[:, None] + up.cost + problem.cost.crossed(problem.at(choice), one, other)
     gain = -(down.harm[:, None] + up.harm)
     noise = ROUNDING * problem.damage(choice)
     fits = (cost <= slack) & (gain > noise) & (down.group[:, None] != up.group)

@@ -101,6 +101,7 @@ def _pruner(proto: onnx.ModelProto, data: Data, job: Job, tell: Tell) -> Pruner:
         rewriting=job.rewriting,
         workers=job.workers,
         cache=job.cache,
+        profile=job.profile,
         tell=tell,
     )
 
@@ -158,7 +159,7 @@ def _pruned(pruner: Pruner, job: Job, judge: Judge, tell: Tell) -> Pruned:
     drop = job.max_drop / 100 if job.metric in POINTS else job.max_drop
     lowest = None
     if job.budget is not None:
-        lowest = job.budget.target(pruner.original) / measured(pruner.original, job.mode)
+        lowest = pruner.share(job.budget)
     found = largest_cut(
         pruner.at, lambda made: judge.score(made.model), judge.before - drop, job.mode, lowest, tell
     )
@@ -173,6 +174,9 @@ def _reached(pruned: Pruned, job: Job) -> Budget:
     """The budget that was asked for or, after a search, the cost that was found."""
     if job.budget is not None and job.max_drop is None:
         return job.budget
+    if job.mode == "latency":
+        assert pruned.latency is not None, "only what was searched for"
+        return Budget(job.mode, pruned.latency.reached)
     return Budget(job.mode, measured(pruned.cost, job.mode) / measured(pruned.original, job.mode))
 
 
@@ -188,15 +192,27 @@ def _wanted(job: Job, plan: Plan) -> str:
 
 
 def _report(pruned: Pruned, plan: Plan, job: Job, judge: Judge, source: str) -> PruneReport:
+    found = pruned.latency
+    timing = (found and found.measured) or judge.timing(pruned.model)
+    mode = plan.budget.mode
+    if mode == "latency":
+        original_ms = timing.first_ms if found is None else found.original_ms
+        target, reached = (
+            plan.budget.of(original_ms),
+            original_ms * (timing.ratio if found is None else found.reached),
+        )
+    else:
+        target, reached = plan.budget.target(pruned.original), measured(pruned.cost, mode)
     lossless, rewriting = pruned.lossless.report, pruned.rewriting.report
     notes = (*pruned.notes, *judge.data.notes, *lossless.notes, *rewriting.notes)
     return PruneReport(
         source=source,
         output=None,
         budget=_wanted(job, plan),
-        mode=plan.budget.mode,
-        target=plan.budget.target(pruned.original),
-        reached=measured(pruned.cost, plan.budget.mode),
+        mode=mode,
+        target=target,
+        reached=reached,
+        latency=found,
         before=pruned.original,
         after=pruned.cost,
         options=job.options,
@@ -205,7 +221,7 @@ def _report(pruned: Pruned, plan: Plan, job: Job, judge: Judge, source: str) -> 
         calibration=judge.data.samples,
         agreement=judge.agreement(pruned.model),
         accuracy=judge.accuracy(pruned.model, job.metric),
-        timing=judge.timing(pruned.model),
+        timing=timing,
         lossless=(lossless.verdict_line(), rewriting.verdict_line()),
         notes=tuple(dict.fromkeys(notes)),
         versions=lossless.versions,

@@ -9,7 +9,7 @@ from onnxopt.cost import Cost
 from onnxopt.pruning.agreement import Agreement
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.results import Round
+from onnxopt.pruning.results import Latency, Round
 from onnxopt.timing import Timing
 
 
@@ -48,10 +48,11 @@ class PruneReport:
         source, output: paths; output is None if nothing was written.
         budget: what was asked for, in words.
         mode: the cost that the budget is about.
-        target, reached: that cost as it was asked for and as it is.
+        target, reached: that cost as it was asked for and as it is; of time in milliseconds.
         before, after: what the model costs.
         replayed: it was done after a plan.
         agreement: with the original, on samples that took no part; None without samples.
+        latency: a budget of time, and what became of it.
         lossless: verdicts on the rewriting before and after the cut.
         notes: what else the user should know, in sentences.
     """
@@ -71,6 +72,7 @@ class PruneReport:
     agreement: Agreement | None = None
     accuracy: Accuracy | None = None
     timing: Timing | None = None
+    latency: Latency | None = None
     lossless: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     versions: Mapping[str, str] = field(default_factory=dict)

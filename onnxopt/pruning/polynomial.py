@@ -118,5 +118,9 @@ class Part:
 
     def cost(self, widths: Array, candidates: Array) -> Array:
         """What these products cost at each candidate width of the group: shape (candidates,)."""
-        sizes = self.others.sizes(widths)[:, :, None] + self.own[:, :, None] * candidates
+        sizes = self.sizes(widths, candidates)
         return np.asarray(self.others.scale @ np.multiply.reduce(sizes, axis=0))
+
+    def sizes(self, widths: Array, candidates: Array) -> Array:
+        """The size of each factor at each candidate width: (factors, products, candidates)."""
+        return np.asarray(self.others.sizes(widths)[:, :, None] + self.own[:, :, None] * candidates)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,25 +12,28 @@ from onnxopt.calibration import Calibration
 from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, reference_cost
+from onnxopt.profiling.document import Profile
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
+from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import choose, require_possible
+from onnxopt.pruning.confirming import Confirming
 from onnxopt.pruning.costs import UNITS, Mode, measured
+from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
-from onnxopt.pruning.remarks import after_pruning, before_pruning
+from onnxopt.pruning.remarks import PREDICTED, after_pruning, before_pruning, of_latency
 from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
+from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
-from onnxopt.pruning.samples import Batch, batches_of
-from onnxopt.pruning.scales import BATCHNORM, Scales, find_scales
+from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
+from onnxopt.pruning.stopwatch import HERE, Stopwatch
+from onnxopt.pruning.timed import Timed, require_timeable
 from onnxopt.pruning.workers import DEFAULT_WORKERS
-from onnxopt.rewriting.rulebook import load_rules
-from onnxopt.runtime import RunError, Session
-from onnxopt.signature import model_inputs
 
 __all__ = [
     "Budget",
@@ -58,6 +60,7 @@ def prune(
     *,
     workers: int = DEFAULT_WORKERS,
     cache: Path | None = None,
+    profile: Profile | None = None,
     tell: Tell = lambda stage, done: None,
 ) -> Pruned:
     """Remove channels until the model costs what the budget says, and refit what stays.
@@ -69,6 +72,8 @@ def prune(
         workers: pieces of work that are under way at once, each in its thread; the result is the
             same to the byte however many they are.
         cache: a folder that keeps finished pieces, for when this is interrupted or repeated.
+        profile: for a budget of time, how long the layers of the model take on its machine;
+            measured here if there is none.
 
     Raises:
         UsageError: the budget cannot be met, the options make no sense, or the cache cannot be
@@ -76,7 +81,9 @@ def prune(
         BadModelError, UnverifiableError: the model is not valid, or does not run here.
         CheckError: a cut that should be exact is not: a bug of ours. Nothing is returned.
     """
-    pruner = Pruner(proto, calibration, options, workers=workers, cache=cache, tell=tell)
+    pruner = Pruner(
+        proto, calibration, options, workers=workers, cache=cache, profile=profile, tell=tell
+    )
     pruned = pruner.at(budget)
     return replace(pruned, notes=(*pruned.notes, *pruner.cache.notes()))
 
@@ -86,7 +93,8 @@ class Pruner:
 
     Args:
         rewriting: how the model is rewritten, without loss, before it is pruned.
-        workers, cache: as of `prune`.
+        workers, cache, profile: as of `prune`.
+        stopwatch: how models are timed, where a budget is one of time.
 
     Raises:
         UsageError, BadModelError, UnverifiableError, CheckError: as of `prune`.
@@ -101,6 +109,8 @@ class Pruner:
         rewriting: Options = Options(),
         workers: int = DEFAULT_WORKERS,
         cache: Path | None = None,
+        profile: Profile | None = None,
+        stopwatch: Stopwatch = HERE,
         tell: Tell = lambda stage, done: None,
     ) -> None:
         if workers < 1:
@@ -109,14 +119,18 @@ class Pruner:
         self.has_samples = calibration is not None
         self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
-        self.rewriting = _of_the_result(rewriting)
+        self.rewriting = of_the_result(rewriting)
         self.base = with_biases(without_zero_states(self.lossless.model))
         base = cost_of(self.lossless.model)
-        self.batches = _batches(self.base, calibration, base.peak_memory_bytes)
+        self.batches = loaded_batches(self.base, calibration, base.peak_memory_bytes)
         samples = calibration.digest if cache and calibration else ""
         self.cache = Cache(cache, [samples, dict(self.lossless.report.versions)])
         self.original: Cost = reference_cost(self.lossless.report.before, base)
         sampled = self.batches if self.has_samples else ()
+        feeds = one_run(self.base, calibration) or self.batches[0]
+        self.timed = Timed(
+            self.lossless.model, self.base, feeds, profile, stopwatch, self._channels, tell
+        )
         self._notes = list(before_pruning(sampled, options, self.lossless, self.original))
 
     @cached_property
@@ -128,18 +142,40 @@ class Pruner:
         )  # fmt: skip
 
     def _scales(self, channels: Channels) -> Scales:
-        return find_scales(channels, _with_batchnorms(*self._source), self.batches[0])
+        return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
+
+    def _channels(self) -> Channels:
+        return Channels(self.base, self.batches[0], ignored(self.base, self.options.ignore))
 
     def at(self, budget: Budget) -> Pruned:
         """The model at this budget."""
-        target = self._target(budget)
-        start = measured(cost_of(self.base), budget.mode)
+        meter = self.meter(budget.mode)
+        target = self._target(budget, meter)
+        start = self._cost(self.base, budget.mode)
         rounds = self._rounds(self.analysis)
         share = target / start
         if share < ONE_ROUND and self.has_samples and self.options.strategy == "damage":
-            rounds.choose_and_cut(budget.mode, (start * target) ** 0.5)
-        rounds.choose_and_cut(budget.mode, target)
-        return self._finished(rounds, budget)
+            rounds.choose_and_cut(meter, (start * target) ** 0.5)
+        confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
+        rounds.choose_and_cut(meter, target, confirming)
+        return self._finished(rounds, budget, confirming)
+
+    def meter(self, mode: Mode) -> Meter:
+        """What shows the cost of this mode; for time the layers are measured first.
+
+        Raises:
+            UsageError: the strategy knows no time, or the profile is of another model.
+        """
+        if mode != "latency":
+            return Static(mode)
+        require_timeable(self.options.strategy)
+        return self.timed.meter
+
+    def share(self, budget: Budget) -> float:
+        """What may remain, as a share of the original's cost."""
+        if budget.mode == "latency":
+            return self.timed.share(budget)
+        return budget.target(self.original) / measured(self.original, budget.mode)
 
     def replay(self, plan: Plan) -> Pruned:
         """What a plan has recorded, without looking at samples except to refit."""
@@ -150,24 +186,36 @@ class Pruner:
 
     def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
         """What could be cut; with a budget, what one round would cut."""
-        analysis = self.analysis
+        meter, analysis = self.meter(mode), self.analysis
         widths: tuple[int, ...] = ()
         if budget is not None:
-            chosen = choose(analysis, mode, self._target(budget), self.options, {})
+            chosen = choose(analysis, meter, self._target(budget, meter), self.options, {})
             widths = tuple(
                 sum(unit not in chosen.dead for unit in group.units) for group in analysis.groups
             )
+        notes = (*self.timed.notes(), PREDICTED) if mode == "latency" else ()
         return Preview(
             original=self.original,
-            groups=analysis.views(mode),
+            groups=analysis.views(meter),
             declined=analysis.channels.declined,
             widths=widths,
-            notes=(*self._notes, *analysis.notes),
+            notes=(*self._notes, *analysis.notes, *notes),
         )
 
-    def _target(self, budget: Budget) -> float:
-        target = budget.target(self.original)
-        whole = measured(self.original, budget.mode)
+    def _cost(self, proto: onnx.ModelProto, mode: Mode) -> float:
+        return self.timed.meter.of(proto) if mode == "latency" else measured(cost_of(proto), mode)
+
+    def _target(self, budget: Budget, meter: Meter) -> float:
+        """What the model may cost, in the unit of the meter; for time by the profile.
+
+        Raises:
+            UsageError: nothing needs to go, or not enough can.
+        """
+        if budget.mode == "latency":
+            whole = self.timed.meter.whole_ms
+            target = self.share(budget) * whole
+        else:
+            whole, target = measured(self.original, budget.mode), budget.target(self.original)
         if not whole and self.analysis.groups:  # without any the analysis says why
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
@@ -175,7 +223,7 @@ class Pruner:
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
-        require_possible(self.analysis, budget.mode, target, self.options, whole)
+        require_possible(self.analysis, meter, target, self.options, whole)
         return target
 
     def _rounds(self, first: Analysis | None) -> Rounds:
@@ -184,11 +232,18 @@ class Pruner:
             self.workers, self.cache,
         )  # fmt: skip
 
-    def _finished(self, rounds: Rounds, budget: Budget) -> Pruned:
+    def _finished(
+        self, rounds: Rounds, budget: Budget, confirming: Confirming | None = None
+    ) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost = cost_of(rewritten.model)
         notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
-        off = measured(cost, budget.mode) / budget.target(self.original) - 1
+        off, latency = 0.0, None
+        if budget.mode != "latency":
+            off = measured(cost, budget.mode) / budget.target(self.original) - 1
+        elif confirming is not None:  # what a plan says is repeated as it is
+            latency = confirming.outcome(rewritten.model)
+            notes += (*self.timed.notes(), *of_latency(latency))
         notes += after_pruning(rounds.done, self.options, off, has_samples=self.has_samples)
         return Pruned(
             model=rewritten.model,
@@ -198,52 +253,5 @@ class Pruner:
             lossless=self.lossless,
             rewriting=rewritten,
             notes=tuple(notes),
+            latency=latency,
         )
-
-
-def _of_the_result(rewriting: Options) -> Options:
-    """How the pruned model is rewritten: its inputs are already what they shall become."""
-    moved = bool(rewriting.input_layouts)
-    return replace(
-        rewriting,
-        set_shapes={},
-        input_layouts={},
-        freeze_inputs=False,
-        verify_data=None if moved else rewriting.verify_data,
-    )
-
-
-def _batches(
-    proto: onnx.ModelProto, calibration: Calibration | None, sample_bytes: int
-) -> Sequence[Batch]:
-    if calibration is None:
-        from onnxopt.verification.feeds import draws
-
-        return [dict(draws(proto, Session(proto)).feeds[0].arrays)]
-    batches = batches_of(calibration, model_inputs(proto), sample_bytes)
-    if not batches:
-        raise UsageError(
-            f"'{calibration.name}' holds fewer samples than the model takes at once",
-            "give more samples",
-        )
-    try:
-        Session(proto).run(batches[0])
-    except RunError as error:
-        count = len(next(iter(batches[0].values())))
-        raise UsageError(
-            f"the model does not run with {count} samples of '{calibration.name}' at once: {error}",
-            "give samples with values that the model takes; if it takes one size of batches only, "
-            "fix that with --set-shape NAME=SIZE,...",
-        ) from None
-    return batches
-
-
-def _with_batchnorms(proto: onnx.ModelProto, rewriting: Options) -> onnx.ModelProto:
-    """The model rewritten as for pruning, but by no rule that touches a BatchNormalization."""
-    rules = [
-        rule.name
-        for rule in load_rules(rewriting.rules_dirs)
-        if any(node.op_type == BATCHNORM for p in rule.patterns for node in p.makers.values())
-    ]
-    options = replace(rewriting, skip=(*rewriting.skip, *rules), verify=False)
-    return optimize(proto, options).model

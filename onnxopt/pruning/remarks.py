@@ -6,10 +6,12 @@ from collections.abc import Iterator, Sequence
 
 from onnxopt.cost import Cost
 from onnxopt.optimizer import Optimized
-from onnxopt.pruning.choosing import TOLERATED
+from onnxopt.pruning.confirming import SAME_WIDTHS
 from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.results import Round
+from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Latency, Round
 from onnxopt.pruning.samples import Batch
+
+PREDICTED = "shares are of the time of one run; a dry run predicts it, and confirms nothing"
 
 NO_SAMPLES = (
     "no calibration data: channels go by their weights alone and nothing is made up for; expect "
@@ -75,3 +77,32 @@ def after_pruning(
             why = f"widths that are multiples of {grid}"
         more = "more" if off > 0 else "less"
         yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"
+
+
+def of_latency(latency: Latency) -> Iterator[str]:
+    """By how much a budget of time is missed, and why."""
+    off = latency.reached / latency.asked - 1
+    if abs(off) <= TIME_TOLERATED:
+        return
+    how = "is predicted to take" if latency.measured is None else "takes"
+    more = "more" if off > 0 else "less"
+    yield f"the result {how} {abs(off):.1%} {more} time than asked for: {_why_missed(latency)}"
+
+
+def _why_missed(latency: Latency) -> str:
+    found, tries = latency.measured, len(latency.tries)
+    if found is None:
+        return latency.stopped or SAME_WIDTHS
+    if found.low <= latency.asked <= found.high:
+        return (
+            f"measurements spread from {found.low:.2f} to {found.high:.2f}, so that this machine "
+            "is too noisy to tell"
+        )
+    before = [tried.measured.ratio for tried in latency.tries if tried.measured is not None]
+    if any(abs(ratio / latency.asked - 1) <= TIME_TOLERATED for ratio in before):
+        return (
+            "before the refits the same widths met it; times were measured "
+            f"{tries + 1} times, as shares {', '.join(f'{r:.2f}' for r in before)} and then "
+            f"{found.ratio:.2f}"
+        )
+    return latency.stopped or f"{tries} tries, each corrected by the one before, came no closer"

@@ -11,6 +11,13 @@ from onnxopt.optimizer import Optimized
 from onnxopt.pruning.groups import Declined
 from onnxopt.pruning.proof import Proof
 from onnxopt.pruning.refit import Refit
+from onnxopt.timing import Timing
+
+TOLERATED = 0.01
+"""How far from the budget, as a share of it, a result may be without a word."""
+
+TIME_TOLERATED = 0.03
+"""The same of a budget of time."""
 
 
 @dataclass(frozen=True)
@@ -86,6 +93,46 @@ class Round:
 
 
 @dataclass(frozen=True)
+class LatencyTry:
+    """Widths that were chosen for a budget of time: what of the original's is predicted for them.
+
+    Attributes:
+        measured: what they took beside the original, before refits; None for another machine.
+    """
+
+    predicted: float
+    measured: Timing | None
+
+
+@dataclass(frozen=True)
+class Latency:
+    """A budget of time, and what became of it. Shares are of the original, rewritten without loss.
+
+    Attributes:
+        asked: share that may remain.
+        original_ms: of one run, by the profile.
+        predicted: share, of the widths that were taken.
+        measured: the finished model beside the original; None for another machine.
+        tries: in order; the last need not be the one that was taken.
+        machine: of the profile.
+        stopped: why there were no more tries; "" where the budget is met or was tried often enough.
+    """
+
+    asked: float
+    original_ms: float
+    predicted: float
+    measured: Timing | None
+    tries: tuple[LatencyTry, ...]
+    machine: str
+    stopped: str = ""
+
+    @property
+    def reached(self) -> float:
+        """The share that remains, as well as it is known."""
+        return self.predicted if self.measured is None else self.measured.ratio
+
+
+@dataclass(frozen=True)
 class Pruned:
     """The pruned model and how it came about.
 
@@ -93,6 +140,7 @@ class Pruned:
         original, cost: what the model costs before and after.
         lossless: the model that was pruned: the original, rewritten.
         rewriting: what the lossless rewriter made of the pruned model.
+        latency: if the budget was one of time, and not a plan's.
     """
 
     model: onnx.ModelProto
@@ -102,6 +150,7 @@ class Pruned:
     lossless: Optimized
     rewriting: Optimized
     notes: tuple[str, ...] = field(default=())
+    latency: Latency | None = None
 
 
 @dataclass(frozen=True)

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import TypeAlias
 
 import numpy as np
 import onnx
@@ -13,11 +14,11 @@ from onnxopt.graph import Array
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
-from onnxopt.pruning.choosing import choose, least_widths
+from onnxopt.pruning.choosing import Choice, choose, least_widths
 from onnxopt.pruning.compensate import compensate, following
-from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.curves import Curve
 from onnxopt.pruning.layers import find_layers
+from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.pairs import find_pairs
 from onnxopt.pruning.proof import Proof, prove
@@ -25,6 +26,9 @@ from onnxopt.pruning.refit import Refit
 from onnxopt.pruning.results import GroupChoice, GroupView, Round
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.scales import Scales
+
+Confirm: TypeAlias = Callable[[Callable[[float], Choice], Channels], Choice]
+"""Is given how widths are chosen for a target, and says which choice meets the budget."""
 
 
 @dataclass
@@ -51,8 +55,8 @@ class Rounds:
         self._kept: dict[tuple[str, int], Array] = {}
         self._least: dict[str, int] = {}
 
-    def choose_and_cut(self, mode: Mode, target: float) -> None:
-        """One round that ends at this cost."""
+    def choose_and_cut(self, meter: Meter, target: float, confirm: Confirm | None = None) -> None:
+        """One round that ends at this cost, or at what is confirmed to be the budget."""
         analysis = self.first
         if analysis is None or self.done:
             scales = {} if analysis is None else self._left_of(analysis.scales)
@@ -62,16 +66,20 @@ class Rounds:
                 workers=self.workers, cache=self.cache,
             )  # fmt: skip
         self.tell("choosing widths", 0.0)
-        choice = choose(analysis, mode, target, self.options, self._least)
+        least, channels = self._least, analysis.channels
+
+        def chosen(target: float) -> Choice:
+            return choose(analysis, meter, target, self.options, least)
+
+        choice = chosen(target) if confirm is None else confirm(chosen, channels)
         if not self._least:
             self._least = least_widths(analysis, self.options)
-        channels = analysis.channels
         proofs = self._proofs(channels)
         proof = self._proved(channels, choice.dead)
         groups = tuple(
             _group_choice(group, view, curve, choice.dead, each)
             for group, view, curve, each in zip(
-                channels.groups, analysis.views(mode), choice.curves, proofs, strict=True
+                channels.groups, analysis.views(meter), choice.curves, proofs, strict=True
             )
         )
         self._cut(channels, choice.dead, proof, groups, choice.multiple_of)

@@ -12,6 +12,7 @@ from functools import cached_property
 
 import numpy as np
 
+from onnxopt.pruning.by_widths import Changes
 from onnxopt.pruning.polynomial import Affine, Part, Product, Products
 from onnxopt.signature import Array
 
@@ -97,6 +98,11 @@ class WidthCost:
         """
         now = np.asarray(widths, float)
         return self._products.mixed_differences(now)
+
+    def crossed(self, widths: Sequence[int] | Array, first: Changes, second: Changes) -> Array:
+        """See `CostByWidths`: exact where each term has at most two factors."""
+        each = self.interaction(widths)[np.ix_(first.group, second.group)]
+        return np.asarray(each * first.by[:, None] * second.by)
 
     @cached_property
     def separable(self) -> bool:

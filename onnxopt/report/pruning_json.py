@@ -35,6 +35,7 @@ def pruning_json(report: PruneReport) -> str:
             "agreement": report.agreement,
             "accuracy": report.accuracy,
             "timing": report.timing,
+            "latency": report.latency,
             "rounds": [_round(done) for done in report.rounds],
             "rewriting": report.lossless,
             "notes": report.notes,

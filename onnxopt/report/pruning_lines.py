@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from onnxopt.cost import Cost
 from onnxopt.pruning.groups import Declined
 from onnxopt.pruning.outcome import Accuracy, PruneReport
-from onnxopt.pruning.results import GroupChoice, GroupView, Preview
+from onnxopt.pruning.results import (
+    TIME_TOLERATED,
+    TOLERATED,
+    GroupChoice,
+    GroupView,
+    Latency,
+    LatencyTry,
+    Preview,
+)
 from onnxopt.quantities import bytes_text, change_text, count_text
 from onnxopt.report.lines import Row
 
@@ -43,16 +51,22 @@ def _row(what: str, before: int, after: int, *, is_bytes: bool = False) -> Row:
 
 def headline(report: PruneReport) -> str:
     """What was asked for, what came out, what it is worth: in one line."""
-    share = report.reached / max(report.target, 1)
-    parts = [f"asked for {report.budget}, {_close(share)}"]
+    tolerated = TIME_TOLERATED if report.mode == "latency" else TOLERATED
+    parts = [f"asked for {report.budget}, {_close(report, tolerated)}"]
     if report.accuracy is not None:
         parts.append(accuracy_text(report.accuracy))
     return "pruned: " + "; ".join(parts)
 
 
-def _close(share: float) -> str:
-    off = share - 1
-    return "met" if abs(off) <= 0.01 else f"{abs(off):.1%} {'above' if off > 0 else 'below'} it"
+def _close(report: PruneReport, tolerated: float) -> str:
+    """Whether the budget is met; of another machine's time, whether it is predicted to be."""
+    off = report.reached / (report.target or 1.0) - 1
+    found = report.latency
+    if found is None or found.measured is not None:
+        met = "met"
+    else:
+        met = "predicted to be met"
+    return met if abs(off) <= tolerated else f"{abs(off):.1%} {'above' if off > 0 else 'below'} it"
 
 
 def accuracy_text(accuracy: Accuracy) -> str:
@@ -76,6 +90,8 @@ def result_lines(report: PruneReport) -> Iterator[str]:
         where = f"{report.agreement.samples} {report.agreement.origin}"
         for output in report.agreement.outputs:
             yield f"agreement on {where}: {output}"
+    if report.latency is not None:
+        yield from latency_lines(report.latency)
     if report.timing is not None:
         yield f"ONNX Runtime, one run: {report.timing}"
     if report.calibration is not None:
@@ -83,6 +99,31 @@ def result_lines(report: PruneReport) -> Iterator[str]:
     yield from group_lines(report)
     yield f"rewriting, without loss: {report.lossless[-1]}"
     yield from (f"note: {note}" for note in report.notes)
+
+
+def latency_lines(found: Latency) -> Iterator[str]:
+    """What of the original's time was asked for, predicted and measured; and the tries."""
+    line = f"time of one run: asked for {found.asked:.3f} of the original's, predicted "
+    line += f"{found.predicted:.3f}, "
+    if found.measured is None:
+        ms = found.original_ms
+        yield (
+            f"{line}not measured ({ms:.4g} ms -> {found.predicted * ms:.4g} ms on {found.machine})"
+        )
+        return
+    time = found.measured
+    yield f"{line}measured {time.ratio:.3f} (quartiles {time.low:.3f} to {time.high:.3f})"
+    tries = "; ".join(map(_try_text, found.tries))
+    yield f"widths were chosen in {_rounds(len(found.tries))}, timed before the refits: {tries}"
+
+
+def _rounds(count: int) -> str:
+    return "one round" if count == 1 else f"{count} rounds"
+
+
+def _try_text(tried: LatencyTry) -> str:
+    measured = "" if tried.measured is None else f", measured {tried.measured.ratio:.3f}"
+    return f"predicted {tried.predicted:.3f}{measured}"
 
 
 def final_choices(report: PruneReport) -> list[tuple[GroupChoice, int]]:

@@ -1,0 +1,115 @@
+"""What the layers of a model take by a profile, as a cost of the widths of its groups."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from onnxopt.errors import UsageError
+from onnxopt.graph import Node
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.costs import AxisSizes
+from onnxopt.pruning.tables import LayerTerm, TableCost
+from onnxopt.pruning.tracker import Role
+
+LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators that profiles measure at several widths."""
+
+
+class Layers(Protocol):
+    """Layers by name of node, with their times: `latency.LayerLatency` is one."""
+
+    @property
+    def nodes(self) -> tuple[str, ...]: ...
+
+    def whole(self, node: str) -> tuple[int, int]:
+        """The channels in and out that it was measured with in the model."""
+
+    def first(self, node: str) -> str:
+        """The first node with the same layer, of which they have the times."""
+
+    def us(self, node: str, inputs: int, outputs: int) -> float: ...
+
+
+def latency_cost(
+    channels: Channels,
+    groups: Sequence[ChannelGroup],
+    layers: Layers,
+    names: Mapping[str, str],
+    whole_ms: float,
+) -> TableCost:
+    """The time in ms of all layers that were measured; what else there is takes what it takes.
+
+    Args:
+        names: what the profile calls the node that makes a value, by that value's name.
+        whole_ms: the time of the model that was profiled.
+    """
+    sizes, known = AxisSizes(channels, groups), frozenset(layers.nodes)
+    costs: dict[str, Callable[[int, int], float]] = {}
+    terms, measured_ms = [], 0.0
+    for node, name in _named(channels, names):
+        if name in known:
+            key = layers.first(name)
+            cost = costs.setdefault(key, _milliseconds(layers, key))
+            read, made = _channels(node)
+            axes = (sizes.axes(node.inputs[0])[read], sizes.axes(node.outputs[0])[made])
+            terms.append(LayerTerm(cost, axes, node.outputs[0].name))
+            measured_ms += cost(*layers.whole(name))
+    return TableCost(tuple(terms), "time", max(0.0, whole_ms - measured_ms))
+
+
+def _milliseconds(layers: Layers, name: str) -> Callable[[int, int], float]:
+    return lambda inputs, outputs: layers.us(name, inputs, outputs) / 1000
+
+
+def _named(channels: Channels, names: Mapping[str, str]) -> Iterator[tuple[Node, str]]:
+    """The nodes of the main graph that could be layers, with their names in the profile."""
+    for node in channels.model.graph.nodes:
+        if node.op in LAYERS and node.outputs[0].name in names:
+            yield node, names[node.outputs[0].name]
+
+
+def _channels(node: Node) -> tuple[int, int]:
+    """The axes of the channels (features) of what a layer reads and makes."""
+    return (1, 1) if "Conv" in node.op else (-1, -1)
+
+
+def _roles(group: ChannelGroup) -> tuple[Role, ...]:
+    return (*group.producers, *group.consumers)
+
+
+def check_profile(
+    channels: Channels, layers: Layers, names: Mapping[str, str], kernels: frozenset[str]
+) -> None:
+    """Check that a profile is of this model.
+
+    Args:
+        kernels: names of nodes whose kernels the profile knows.
+
+    Raises:
+        UsageError: a layer with channels to cut is not in it, or had other channels.
+    """
+    cut = {role.node.outputs[0].name for group in channels.groups for role in _roles(group)}
+    fix = (
+        "profile the model that is pruned, with --widths; where the rewriting without loss changes "
+        "its layers, write that model first (`onnxopt optimize IN OUT`), and profile and prune OUT"
+    )
+    sizes = AxisSizes(channels, ())
+    for node, name in _named(channels, names):
+        if node.outputs[0].name not in cut:
+            continue
+        if name in layers.nodes:
+            read, made = _channels(node)
+            axes = (sizes.axes(node.inputs[0])[read], sizes.axes(node.outputs[0])[made])
+            own = tuple(factor.constant // divisor for factor, divisor in axes)
+            if own != layers.whole(name):
+                reads, makes = layers.whole(name)
+                raise UsageError(
+                    f"the profile is of another model: the layer '{name}' has {own[0]} channels in "
+                    f"and {own[1]} out, in the profile {reads} and {makes}",
+                    fix,
+                )
+        elif name not in kernels:
+            raise UsageError(
+                f"the profile is of another model: it does not know the layer '{name}'", fix
+            )

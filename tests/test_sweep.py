@@ -109,7 +109,8 @@ def test_each_model_of_a_sweep_is_that_of_its_budget_alone(
     shown = " ".join(capsys.readouterr().out.split())
     for part in ("asked FLOPs", "original 3.3 M", "50% 1.65 M 50%", "99.78%", "2 points: 2 met"):
         assert part in shown, shown
-    assert "on 450 labelled samples" in shown and f"written to '{curve}': 2 models" in shown
+    assert "on 450 labelled samples" in shown
+    assert f"writtento'{curve}':2models" in shown.replace(" ", "")  # a long path is broken
     assert names(curve) == ["flops-0.5.onnx", "flops-0.8.onnx", *REPORTS]
     assert png.read_bytes()[:4] == b"\x89PNG"
     assert run(["prune", DIGITS, alone, "--flops", "0.5", *options, "-q"]) == 0

@@ -151,3 +151,15 @@ def test_moments_without_rows_are_finite() -> None:
     moments = Moments(3, 2)
     moments.add(np.zeros((0, 3)), np.zeros((0, 2)))
     assert np.isfinite(moments.H).all() and not moments.T.any()
+
+
+def test_targets_that_come_later_make_the_same_moments() -> None:
+    rng = np.random.default_rng(3)
+    x, first, second = rng.normal(size=(90, 5)), rng.normal(size=(90, 2)), rng.normal(size=(90, 2))
+    known, straight = Moments(5, 2), Moments(5, 2)
+    known.add(x, first)
+    straight.add(x, second)
+    later = known.without_targets()
+    later.take(later.products(x, second, aim=True))
+    for name in ("H", "C", "T"):
+        np.testing.assert_allclose(getattr(later, name), getattr(straight, name), rtol=1e-6)

@@ -188,6 +188,7 @@ def require_possible(
     ]
     possible = math.ceil(1000 * remaining / whole + 1e-9) / 10
     rest = max(remaining - sum(parts), 0.0) / remaining
+    others = f", and {rest:.0%} of it in what no group makes" if rest >= 0.005 else ""
     limits = ["raise --max-per-group"] if options.max_per_group < 1 else []
     limits += ["lower --min-channels"] if options.min_channels > 1 else []
     limits += ["lower --multiple-of"] if grid > 1 else []
@@ -195,7 +196,7 @@ def require_possible(
     raise UsageError(
         f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
         f"their {smallest} widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}"
-        f", and {rest:.0%} of it in what no group makes",
+        f"{others}",
         ", or ".join(limits),
     )
 

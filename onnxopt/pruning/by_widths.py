@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
+import numpy as np
+
 from onnxopt.signature import Array
 
 
@@ -34,15 +36,10 @@ class CostByWidths(Protocol):
 
     def total(self, widths: Sequence[int] | Array) -> float: ...
 
-    def of_group(
-        self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
-    ) -> Array:
-        """The total for each candidate width of one group: shape (candidates,)."""
-
     def touched_by_group(
         self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
     ) -> Array:
-        """As `of_group`, but only what depends on this group: cheap, for differences."""
+        """What depends on one group, for each of its candidate widths: shape (candidates,)."""
 
     def by_owner(self, widths: Sequence[int] | Array) -> dict[str, float]:
         """The cost of each owner (a node's first output, or a weight)."""
@@ -55,3 +52,13 @@ class CostByWidths(Protocol):
         Returns:
             float64 of shape (first, second).
         """
+
+
+def of_group(
+    cost: CostByWidths, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
+) -> Array:
+    """The total for each candidate width of one group, the others as in `widths`: (candidates,)."""
+    now = np.asarray(widths, float)
+    tried = np.append(np.asarray(candidates, float), now[group])
+    touched = cost.touched_by_group(group, now, tried)
+    return np.asarray(touched[:-1] + (cost.total(now) - touched[-1]))

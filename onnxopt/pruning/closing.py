@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from onnxopt.graph import Array
-from onnxopt.pruning.by_widths import CostByWidths
+from onnxopt.pruning.by_widths import CostByWidths, of_group
 from onnxopt.pruning.curves import Curve
 
 
@@ -50,7 +50,7 @@ def _narrowed(
     No wider than it is.
     """
     legal = [w for w in curve.widths if w <= widths[group]]
-    costs = cost.of_group(group, widths, legal)
+    costs = of_group(cost, group, widths, legal)
     fitting = np.flatnonzero(costs <= aim)
     if not len(fitting):
         return None

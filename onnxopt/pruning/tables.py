@@ -46,14 +46,6 @@ class TableCost:
     def total(self, widths: Sequence[int] | Array) -> float:
         return self.rest + float(self._values(np.asarray(widths, float)).sum())
 
-    def of_group(
-        self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
-    ) -> Array:
-        now = np.asarray(widths, float)
-        tried = np.append(np.asarray(candidates, float), now[group])
-        touched = self.touched_by_group(group, now, tried)
-        return np.asarray(touched[:-1] + (self.total(now) - touched[-1]))
-
     def touched_by_group(
         self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
     ) -> Array:

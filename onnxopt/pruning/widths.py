@@ -54,28 +54,10 @@ class WidthCost:
         """The cost at these widths, one for each group."""
         return float(self._products.scale @ self._products.values(np.asarray(widths, float)))
 
-    def of_group(
-        self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
-    ) -> Array:
-        """The total cost for each candidate width of one group, the others as in `widths`.
-
-        Args:
-            group: its index.
-            widths: shape (groups,); that of `group` itself does not matter.
-            candidates: shape (candidates,).
-
-        Returns:
-            float64 of shape (candidates,).
-        """
-        now = np.asarray(widths, float)
-        tried = np.append(np.asarray(candidates, float), now[group])
-        touched = self.touched_by_group(group, now, tried)
-        return np.asarray(touched[:-1] + (self.total(now) - touched[-1]))
-
     def touched_by_group(
         self, group: int, widths: Sequence[int] | Array, candidates: Sequence[int] | Array
     ) -> Array:
-        """As `of_group`, but only the terms that depend on this group: cheap, for differences."""
+        """The terms that depend on one group, for each of its candidate widths."""
         part = self._parts.get(group)
         tried = np.asarray(candidates, float)
         return (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from types import NoneType, UnionType
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 
 def typed(kind: Any, value: object, where: str) -> Any:
@@ -23,7 +23,7 @@ def typed(kind: Any, value: object, where: str) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         return _object(kind, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
-    if origin is UnionType:
+    if origin in (UnionType, Union):
         (present,) = (argument for argument in arguments if argument is not NoneType)
         return None if value is None else typed(present, value, where)
     if origin is Literal and value in arguments:

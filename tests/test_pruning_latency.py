@@ -37,7 +37,7 @@ from onnxopt.timing import Timing
 
 MODELS = REPOSITORY / "models"
 QUICK = PruneOptions(compensation="none", strategy="uniform")
-ANY_WIDTH = PruneOptions(compensation="none")
+ANY_WIDTH = PruneOptions(compensation="none", blocks="keep")
 
 
 @cache

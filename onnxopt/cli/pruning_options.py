@@ -40,6 +40,15 @@ class StrategyChoice(str, Enum):
     damage = "damage"
     uniform = "uniform"
     complexity = "complexity"
+    slr = "slr"
+
+
+class BlocksChoice(str, Enum):
+    """Whether residual blocks may go."""
+
+    auto = "auto"
+    keep = "keep"
+    drop = "drop"
 
 
 class CompensationChoice(str, Enum):
@@ -118,7 +127,18 @@ class PruningArguments:
         CriterionChoice | None, _option(help="How channels of a group are ordered (obs).")
     ] = None
     strategy: Annotated[
-        StrategyChoice | None, _option(help="How the budget is shared among groups (damage).")
+        StrategyChoice | None,
+        _option(
+            help="How the budget is shared: by expected damage, evenly, drawn by complexity; slr: "
+            "channels under one threshold first, then residual blocks (damage)."
+        ),
+    ] = None
+    blocks: Annotated[
+        BlocksChoice | None,
+        _option(
+            help="Whether residual blocks may go as a whole, or a linear map take their place: "
+            "auto lets them where the budget is --latency (auto)."
+        ),
     ] = None
     compensation: Annotated[
         CompensationChoice | None, _option(help="How what stays makes up for it (ridge).")
@@ -282,6 +302,7 @@ def _options(given: PruningArguments) -> Any:
     chosen: dict[str, Any] = {
         "criterion": given.criterion and given.criterion.value,
         "strategy": given.strategy and given.strategy.value,
+        "blocks": given.blocks and given.blocks.value,
         "compensation": given.compensation and given.compensation.value,
         "multiple_of": given.multiple_of,
         "max_per_group": given.max_per_group,
@@ -305,6 +326,7 @@ DECIDED_BY_A_PLAN = (
     "seed",
     "criterion",
     "strategy",
+    "blocks",
     "compensation",
 ) + ("multiple_of", "ignore", "max_per_group", "min_channels", "max_drop", "save_plan")
 

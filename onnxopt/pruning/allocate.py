@@ -65,6 +65,22 @@ def allocate(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> tupl
     return problem.answer(min(polished, key=lambda c: (problem.damage(c), problem.total(c))))
 
 
+def roughly(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> tuple[int, ...] | None:
+    """Much faster than `allocate`, and up to a few percent worse: to compare problems by.
+
+    Returns:
+        None where even the smallest widths exceed the budget.
+    """
+    problem = Problem(tuple(curves), cost, float(budget))
+    if problem.fits(problem.full):
+        return problem.answer(problem.full)
+    if not problem.fits(problem.cheapest):
+        return None
+    under, over = _priced(problem, problem.full)
+    found = [trim(problem, under), trim(problem, over)]
+    return problem.answer(min(found, key=problem.damage))
+
+
 def uniform(curves: Sequence[Curve], cost: CostByWidths, budget: float) -> tuple[int, ...]:
     """The same fraction of each group, as near as legal widths allow; for comparison.
 

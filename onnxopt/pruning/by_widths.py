@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -43,6 +43,9 @@ class CostByWidths(Protocol):
 
     def by_owner(self, widths: Sequence[int] | Array) -> dict[str, float]:
         """The cost of each owner (a node's first output, or a weight)."""
+
+    def without(self, owners: Set[str]) -> CostByWidths:
+        """The same without what these owners cost."""
 
     def crossed(self, widths: Sequence[int] | Array, first: Changes, second: Changes) -> Array:
         """What a change of each and one of the other cost together, less what they cost alone.

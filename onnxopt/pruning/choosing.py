@@ -19,6 +19,7 @@ from onnxopt.pruning.curves import Problem
 from onnxopt.pruning.grid import legal_widths
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.threshold import threshold
 from onnxopt.pruning.widths import WidthCost
 
 FEWEST_WIDTHS = 3
@@ -220,6 +221,8 @@ def _allocated(
     try:
         if options.strategy == "uniform":
             return tuple(uniform(curves, cost, aim))
+        if options.strategy == "slr":
+            return threshold(curves, cost, aim)
         if options.strategy == "complexity":
             held = owners(analysis.groups)
             assert isinstance(cost, WidthCost), "refused where it is asked for"

@@ -26,6 +26,7 @@ from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper, set_weights, weights_of
 from onnxopt.pruning.threads import one_thread
 from onnxopt.pruning.turns import in_turns
+from onnxopt.runtime import DEFAULT_THREADS
 
 Form: TypeAlias = Literal["ridge", "scale"]
 Compensation: TypeAlias = Literal["ridge", "scale", "none"]
@@ -101,6 +102,7 @@ def compensate(
     workers: int = 1,
     tell: Callable[[float], None] = lambda done: None,
     saved: Pieces = NOWHERE,
+    threads: int = DEFAULT_THREADS,
 ) -> list[Refit]:
     """Refit the layers of `pruned` in place, in the order in which they run.
 
@@ -112,8 +114,9 @@ def compensate(
         workers: batches that are looked at at once; layers are refitted one after the other.
         tell: is told how much is done, 0 to 1.
         saved: where the weights of refitted layers are kept.
+        threads: of ONNX Runtime; the last bits depend on it.
     """
-    ours, theirs = Stepper(pruned, batches), Stepper(original, batches)
+    ours, theirs = Stepper(pruned, batches, threads), Stepper(original, batches, threads)
     done: dict[Layer, Refit] = {}
     firsts = set(pairs.values()) if form == "ridge" else set()
     held: dict[Layer, list[Array]] = {}

@@ -9,7 +9,8 @@ from onnxopt.errors import UsageError
 from onnxopt.pruning.compensate import Compensation
 from onnxopt.pruning.criteria import Criterion
 
-Strategy: TypeAlias = Literal["damage", "uniform", "complexity"]
+Strategy: TypeAlias = Literal["damage", "uniform", "complexity", "slr"]
+Blocks: TypeAlias = Literal["auto", "keep", "drop"]
 
 FEWEST_SAMPLES = 16
 """Calibration samples that refits need at least; some of them only judge."""
@@ -21,7 +22,10 @@ class PruneOptions:
 
     Attributes:
         criterion: how channels are ordered within a group.
-        strategy: how the budget is shared: by expected damage, evenly, or drawn by complexity.
+        strategy: how the budget is shared: by expected damage, evenly, drawn by complexity, or in
+            two stages: channels under one threshold, then residual blocks.
+        blocks: whether residual blocks may go; auto: where the budget is one of time, which
+            narrower layers save little of.
         compensation: what happens to the weights that stay.
         multiple_of: what sizes of axes should be a multiple of.
         relaxed: `multiple_of` is finer for narrow groups, and halved where the budget could not be
@@ -35,6 +39,7 @@ class PruneOptions:
 
     criterion: Criterion = "obs"
     strategy: Strategy = "damage"
+    blocks: Blocks = "auto"
     compensation: Compensation = "ridge"
     multiple_of: int = 1
     relaxed: bool = False
@@ -48,10 +53,21 @@ class PruneOptions:
         for value, legal in (
             (self.criterion, Criterion),
             (self.strategy, Strategy),
+            (self.blocks, Blocks),
             (self.compensation, Compensation),
         ):
             if value not in get_args(legal):
                 raise UsageError(f"there is no '{value}'", f"use {', '.join(get_args(legal))}")
+        if self.blocks == "drop" and self.strategy in ("uniform", "complexity"):
+            raise UsageError(
+                f"the strategy {self.strategy} cuts channels only: no residual block may go",
+                "use the strategy damage or slr, or keep the blocks",
+            )
+        if self.blocks == "keep" and self.strategy == "slr":
+            raise UsageError(
+                "the second stage of the strategy slr removes residual blocks, and all are to stay",
+                "use another strategy, or let blocks go",
+            )
         if self.multiple_of < 1:
             raise UsageError(
                 f"channels cannot be a multiple of {self.multiple_of}", "ask for at least 1"

@@ -14,15 +14,29 @@ import onnx
 from onnxopt.errors import UsageError
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.results import GroupView, Pruned
+from onnxopt.pruning.results import BlockChoice, GroupView, Pruned
 from onnxopt.typed_json import typed
 
-VERSION = "onnxopt-plan/1"
+VERSION = "onnxopt-plan/2"
 
 Augment: TypeAlias = Literal["none", "flip"]
 
 Recorded: TypeAlias = tuple[GroupView, tuple[int, ...], tuple[int, ...]]
 """A group, the widths that it might have had, and the numbers of the units that are gone."""
+
+
+@dataclass(frozen=True)
+class RecordedRound:
+    """What one round did.
+
+    Attributes:
+        blocks: residual blocks that could go; empty where none were looked at.
+        multiple_of: the grid of the widths.
+    """
+
+    groups: tuple[Recorded, ...]
+    multiple_of: int
+    blocks: tuple[BlockChoice, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ class Plan:
         samples: how many samples were asked for.
         augment: what was made of these.
         set_shapes, freeze_inputs: how the model was changed before.
-        rounds: for each round its groups, and the grid of their widths.
+        rounds: in order.
     """
 
     model: str
@@ -46,7 +60,7 @@ class Plan:
     augment: Augment = "none"
     set_shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     freeze_inputs: bool = False
-    rounds: tuple[tuple[tuple[Recorded, ...], int], ...] = ()
+    rounds: tuple[RecordedRound, ...] = ()
 
 
 def model_digest(proto: onnx.ModelProto) -> str:
@@ -80,6 +94,7 @@ def plan_json(plan: Plan, pruned: Pruned, origin: str) -> str:
                 "declined": [asdict(item) for item in done.declined],
                 "proof": asdict(done.proof),
                 "multiple_of": done.multiple_of,
+                "blocks": [asdict(choice) for choice in done.depth.blocks] if done.depth else [],
             }
             for done in pruned.rounds
         ],
@@ -140,11 +155,12 @@ def _plan(data: Mapping[str, Any]) -> Plan:
     )
 
 
-def _round(data: Mapping[str, Any]) -> tuple[tuple[Recorded, ...], int]:
+def _round(data: Mapping[str, Any]) -> RecordedRound:
     multiple_of = typed(int, data["multiple_of"], "multiple_of")
     if multiple_of < 1:
         raise ValueError(f"multiple_of is {multiple_of}")
-    return tuple(map(_recorded, data["groups"])), multiple_of
+    blocks = typed(tuple[BlockChoice, ...], data.get("blocks", []), "blocks")
+    return RecordedRound(tuple(map(_recorded, data["groups"])), multiple_of, blocks)
 
 
 def _recorded(group: Mapping[str, Any]) -> Recorded:

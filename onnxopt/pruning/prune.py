@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -13,26 +15,31 @@ from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
 from onnxopt.profiling.document import Profile
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored, reference_cost
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
+from onnxopt.pruning.block_trials import Way, ways_without
+from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import choose, require_possible
 from onnxopt.pruning.confirming import Confirming
 from onnxopt.pruning.costs import UNITS, Mode, measured
+from onnxopt.pruning.depth import Chosen, choose_blocks
 from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
 from onnxopt.pruning.remarks import PREDICTED, after_pruning, before_pruning, of_latency
-from onnxopt.pruning.results import GroupChoice, Preview, Pruned, Round
+from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
+from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
 from onnxopt.pruning.timed import Timed, require_timeable
+from onnxopt.pruning.two_stages import blocks_in_order, first_target
 from onnxopt.pruning.workers import DEFAULT_WORKERS
 
 __all__ = [
@@ -117,6 +124,11 @@ class Pruner:
             raise UsageError(f"{workers} workers are too few", "give at least 1")
         self.options, self.tell, self.workers = options, tell, workers
         self.has_samples = calibration is not None
+        if not self.has_samples and (options.blocks == "drop" or options.strategy == "slr"):
+            raise UsageError(
+                "which residual blocks may go is measured on samples, and there are none",
+                "give --calibration, or leave the blocks alone",
+            )
         self._source = proto, rewriting
         self.lossless = optimize(proto, rewriting, progress=tell)
         self.rewriting = of_the_result(rewriting)
@@ -153,12 +165,81 @@ class Pruner:
         target = self._target(budget, meter)
         start = self._cost(self.base, budget.mode)
         rounds = self._rounds(self.analysis)
+        confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
+        if self.options.strategy == "slr":
+            rounds.choose_and_cut(meter, first_target(start, target))
+            self._second_stage(rounds, meter, target)
+        elif self._may_drop(budget.mode):
+            chosen = self._chosen(meter, target)
+            if chosen.ways:
+                rounds.drop(self._choices(meter, chosen.ways))
+            start = meter.of(rounds.pruned)
         share = target / start
         if share < ONE_ROUND and self.has_samples and self.options.strategy == "damage":
             rounds.choose_and_cut(meter, (start * target) ** 0.5)
-        confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
         rounds.choose_and_cut(meter, target, confirming)
         return self._finished(rounds, budget, confirming)
+
+    def _may_drop(self, mode: Mode) -> bool:
+        """Whether residual blocks may go together with channels."""
+        blocks = self.options.blocks
+        if not self.has_samples or self.options.strategy != "damage":
+            return False
+        return blocks == "drop" or (blocks == "auto" and mode == "latency")
+
+    @cached_property
+    def ways(self) -> dict[Block, tuple[Way, ...]]:
+        """How to do without each residual block of the model as it is, and what is lost by it."""
+        return self._ways(self._rounds(self.analysis))
+
+    def _ways(self, rounds: Rounds) -> dict[Block, tuple[Way, ...]]:
+        self.tell("trying to do without blocks", 0.0)
+        channels = Channels(rounds.pruned, self.batches[0])
+        is_repaired = self.options.compensation != "none"
+        with finite():
+            return ways_without(
+                rounds.pruned,
+                channels,
+                rounds.blocks(),
+                self.batches,
+                is_repaired=is_repaired,
+                workers=self.workers,
+                saved=self.cache.pieces("blocks", rounds.pruned, self.options.ignore, is_repaired),
+                tell=lambda done: self.tell("trying to do without blocks", done),
+            )
+
+    def _chosen(self, meter: Meter, target: float) -> Chosen:
+        """The blocks to do without.
+
+        Raises:
+            UsageError: without blocks and with all groups at their smallest widths it costs more.
+        """
+        ways = self.ways
+        self.tell("choosing blocks", 0.0)
+        found = choose_blocks(
+            self.analysis, ways, meter, target, self.options,
+            lambda done: self.tell("choosing blocks", done),
+        )  # fmt: skip
+        if found.value.excess:
+            whole = meter.of(self.base)
+            possible = math.ceil(1000 * (target + found.value.excess) / whole) / 10
+            raise UsageError(
+                f"{100 * target / whole:.3g}% of the {meter.unit} cannot be reached: with all "
+                f"groups at their smallest widths and without {len(found.ways)} of {len(ways)} "
+                f"residual blocks {possible:g}% remain",
+                f"ask for at least {possible:g}%",
+            )
+        return found
+
+    def _second_stage(self, rounds: Rounds, meter: Meter, target: float) -> None:
+        """Take out blocks of a model whose channels are cut already."""
+        ways = self._ways(rounds)
+        gone = blocks_in_order(rounds.pruned, ways, meter, target)
+        if gone:
+            rounds.drop(block_choices(Savings(rounds.analysis(), meter), ways, gone))
+
+    def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
+        return block_choices(Savings(self.analysis, meter), self.ways, gone)
 
     def meter(self, mode: Mode) -> Meter:
         """What shows the cost of this mode; for time the layers are measured first.
@@ -180,16 +261,22 @@ class Pruner:
     def replay(self, plan: Plan) -> Pruned:
         """What a plan has recorded, without looking at samples except to refit."""
         rounds = self._rounds(None)
-        for recorded, multiple_of in plan.rounds:
-            rounds.repeat(recorded, multiple_of)
+        for recorded in plan.rounds:
+            rounds.repeat(recorded)
         return self._finished(rounds, plan.budget)
 
     def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
         """What could be cut; with a budget, what one round would cut."""
         meter, analysis = self.meter(mode), self.analysis
         widths: tuple[int, ...] = ()
-        if budget is not None:
-            chosen = choose(analysis, meter, self._target(budget, meter), self.options, {})
+        blocks: tuple[BlockChoice, ...] = ()
+        target = None if budget is None else self._target(budget, meter)
+        if self._may_drop(mode):
+            found = None if target is None else self._chosen(meter, target)
+            blocks = self._choices(meter, found.ways if found else ())
+            widths = found.value.widths if found else ()
+        elif target is not None:
+            chosen = choose(analysis, meter, target, self.options, {})
             widths = tuple(
                 sum(unit not in chosen.dead for unit in group.units) for group in analysis.groups
             )
@@ -199,6 +286,7 @@ class Pruner:
             groups=analysis.views(meter),
             declined=analysis.channels.declined,
             widths=widths,
+            blocks=blocks,
             notes=(*self._notes, *analysis.notes, *notes),
         )
 
@@ -223,7 +311,8 @@ class Pruner:
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
-        require_possible(self.analysis, meter, target, self.options, whole)
+        if not self._may_drop(budget.mode):
+            require_possible(self.analysis, meter, target, self.options, whole)
         return target
 
     def _rounds(self, first: Analysis | None) -> Rounds:

@@ -59,7 +59,7 @@ def after_pruning(
         off: by how much the result costs more than asked for, as a share of that.
     """
     gone = [choice.group for done in rounds for choice in done.groups if choice.removed]
-    if not gone:
+    if not gone and not any(done.depth and done.depth.gone for done in rounds):
         yield "nothing was cut: rewriting without loss was enough for the budget"
         return
     guessed = list(dict.fromkeys(group.name for group in gone if not group.measured))

@@ -20,6 +20,7 @@ from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.refit import WIDEST_SOLVED, Looked, Task, error, refit, solved
 from onnxopt.pruning.removal import Removed, Replaced, StandIn
+from onnxopt.pruning.results import Gone
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper
 from onnxopt.pruning.threads import one_thread
@@ -51,11 +52,9 @@ class Fits:
     map: Fit | None = None
 
     @property
-    def removed(self) -> Fit:
-        """The better one of those that need no layer."""
-        if self.constant is None or self.constant.error >= self.nothing.error:
-            return self.nothing
-        return self.constant
+    def of(self) -> dict[Gone, Fit | None]:
+        """By what becomes of the block."""
+        return {"removed": self.nothing, "shifted": self.constant, "replaced": self.map}
 
 
 def fits_of(

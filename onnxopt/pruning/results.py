@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Literal, TypeAlias
 
 import onnx
 
@@ -76,6 +77,58 @@ class GroupChoice:
         return self.group.units
 
 
+Gone: TypeAlias = Literal["removed", "shifted", "replaced"]
+"""What stands for a residual block that does not stay: nothing, the mean of what it gave, or a
+linear map of its entry."""
+
+
+@dataclass(frozen=True)
+class BlockView:
+    """One residual block before it goes.
+
+    Attributes:
+        name: of the node that adds.
+        kind: what its branch is: "basic", "attention", ...
+        share: what its layers cost, as a share of the model's cost.
+        removed, shifted, replaced: expected damage, as a share of the outputs' variance, if that
+            becomes of it alone; None where nothing tells, or where it is hardly better.
+    """
+
+    name: str
+    kind: str
+    share: float
+    removed: float | None
+    shifted: float | None
+    replaced: float | None
+
+
+@dataclass(frozen=True)
+class BlockChoice:
+    """A residual block, and what became of it; None: it stays."""
+
+    block: BlockView
+    becomes: Gone | None
+
+
+@dataclass(frozen=True)
+class Depth:
+    """Residual blocks that went.
+
+    Attributes:
+        blocks: all that could go, in the order of the model.
+        proof: that what is left gives what the model gives with their stand-ins put into it.
+        refits: of all layers, after they went.
+    """
+
+    blocks: tuple[BlockChoice, ...]
+    proof: Proof
+    refits: tuple[Refit, ...] = ()
+
+    @property
+    def gone(self) -> tuple[BlockChoice, ...]:
+        return tuple(choice for choice in self.blocks if choice.becomes is not None)
+
+
 @dataclass(frozen=True)
 class Round:
     """One pass of choosing, cutting and refitting.
@@ -83,6 +136,7 @@ class Round:
     Attributes:
         proof: that the cut model gives what the model with these channels zeroed gives.
         multiple_of: the grid of the widths.
+        depth: the blocks that went before channels were cut, if any could.
     """
 
     groups: tuple[GroupChoice, ...]
@@ -90,6 +144,7 @@ class Round:
     proof: Proof
     multiple_of: int = 1
     refits: tuple[Refit, ...] = ()
+    depth: Depth | None = None
 
 
 @dataclass(frozen=True)
@@ -159,10 +214,12 @@ class Preview:
 
     Attributes:
         widths: what each group would keep in one round; empty without a budget.
+        blocks: the residual blocks that could go, and which would; empty where none may.
     """
 
     original: Cost
     groups: tuple[GroupView, ...]
     declined: tuple[Declined, ...]
     widths: tuple[int, ...] = ()
+    blocks: tuple[BlockChoice, ...] = ()
     notes: tuple[str, ...] = ()

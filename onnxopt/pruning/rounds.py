@@ -12,18 +12,22 @@ import onnx
 from onnxopt.errors import CheckError
 from onnxopt.graph import Array
 from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored
+from onnxopt.pruning.blocks import Block, blocks_of
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import Choice, choose, least_widths
 from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.curves import Curve
+from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.pairs import find_pairs
+from onnxopt.pruning.plan import RecordedRound
 from onnxopt.pruning.proof import Proof, prove
 from onnxopt.pruning.refit import Refit
-from onnxopt.pruning.results import GroupChoice, GroupView, Round
+from onnxopt.pruning.removal import without
+from onnxopt.pruning.results import BlockChoice, Depth, GroupChoice, GroupView, Round
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.scales import Scales
 
@@ -54,17 +58,11 @@ class Rounds:
         self.pruned = self.base
         self._kept: dict[tuple[str, int], Array] = {}
         self._least: dict[str, int] = {}
+        self._depth: Depth | None = None
 
     def choose_and_cut(self, meter: Meter, target: float, confirm: Confirm | None = None) -> None:
         """One round that ends at this cost, or at what is confirmed to be the budget."""
-        analysis = self.first
-        if analysis is None or self.done:
-            scales = {} if analysis is None else self._left_of(analysis.scales)
-            analysis = analyse(
-                self.pruned, self.batches, self.options,
-                has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
-                workers=self.workers, cache=self.cache,
-            )  # fmt: skip
+        analysis = self.analysis()
         self.tell("choosing widths", 0.0)
         least, channels = self._least, analysis.channels
 
@@ -84,26 +82,72 @@ class Rounds:
         )
         self._cut(channels, choice.dead, proof, groups, choice.multiple_of)
 
-    def repeat(
-        self,
-        recorded: Sequence[tuple[GroupView, Sequence[int], Sequence[int]]],
-        multiple_of: int,
-    ) -> None:
-        """One round as a plan has it: for each group its view, widths and removed units.
+    def analysis(self) -> Analysis:
+        """Of the model as it is."""
+        known = self.first
+        if known is not None and known.proto is self.pruned:
+            return known
+        scales = {} if known is None else self._left_of(known.scales)
+        return analyse(
+            self.pruned, self.batches, self.options,
+            has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
+            workers=self.workers, cache=self.cache,
+        )  # fmt: skip
+
+    def drop(self, chosen: Sequence[BlockChoice]) -> None:
+        """Take out residual blocks of the model as it is, and refit what stays.
+
+        Args:
+            chosen: all blocks that could go.
 
         Raises:
-            CheckError: the groups are others, or the cut does not prove.
+            CheckError: a block is not there, or what is left is not what was meant.
         """
+        found = {block.name: block for block in self.blocks()}
+        gone = {c.block.name: c.becomes for c in chosen if c.becomes is not None}
+        if missing := sorted(gone.keys() - found.keys()):
+            raise CheckError(
+                f"there is no residual block '{missing[0]}' in this model",
+                "the plan was made by another version of onnxopt: prune again",
+            )
+        named = {found[name]: becomes for name, becomes in gone.items()}
+        made = standins(self.pruned, named, self.batches)
+        proof = prove_gap(self.pruned, made, self.batches[0])
+        if not proof.holds:
+            raise CheckError(
+                f"without its blocks the model is off by {proof.error:.1e} from what was meant",
+                "nothing was written; please report this model; --blocks keep leaves blocks alone",
+            )
+        self.pruned = without(self.pruned, made)
+        with finite():
+            refits = tuple(self._compensate())
+        self._depth = Depth(tuple(chosen), proof, refits)
+
+    def blocks(self) -> tuple[Block, ...]:
+        """The residual blocks of the model as it is that may go."""
+        kept = set(ignored(self.pruned, self.options.ignore))
+        names = {o: n.name for n in self.pruned.graph.node for o in n.output}
+        found = blocks_of(self.pruned, self.batches[0]).found
+        return tuple(b for b in found if not kept.intersection(names[n] for n in b.nodes))
+
+    def repeat(self, recorded: RecordedRound) -> None:
+        """One round as a plan has it.
+
+        Raises:
+            CheckError: the groups or blocks are others, or the cut does not prove.
+        """
+        if recorded.blocks:
+            self.drop(recorded.blocks)
         channels = Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
         found = [(group.name, len(group.units)) for group in channels.groups]
-        if found != [(view.name, view.units) for view, _, _ in recorded]:
+        if found != [(view.name, view.units) for view, _, _ in recorded.groups]:
             raise CheckError(
                 "the plan's groups of channels are not those of this model",
                 "the plan was made by another version of onnxopt: prune again",
             )
         dead = frozenset(
             group.units[number]
-            for group, (_, _, removed) in zip(channels.groups, recorded, strict=True)
+            for group, (_, _, removed) in zip(channels.groups, recorded.groups, strict=True)
             for number in removed
         )
         proofs = self._proofs(channels)
@@ -117,9 +161,9 @@ class Rounds:
                 removed=tuple(removed),
                 proof=each,
             )
-            for (view, widths, removed), each in zip(recorded, proofs, strict=True)
+            for (view, widths, removed), each in zip(recorded.groups, proofs, strict=True)
         )
-        self._cut(channels, dead, proof, groups, multiple_of)
+        self._cut(channels, dead, proof, groups, recorded.multiple_of)
 
     def _cut(
         self,
@@ -133,7 +177,8 @@ class Rounds:
         self._remember(channels, dead)
         with finite():
             refits = tuple(self._compensate())
-        self.done.append(Round(groups, channels.declined, proof, multiple_of, refits))
+        depth, self._depth = self._depth, None
+        self.done.append(Round(groups, channels.declined, proof, multiple_of, refits, depth))
 
     def _proved(self, channels: Channels, dead: frozenset[int]) -> Proof:
         proof = prove(channels, dead, self.batches[:1])

@@ -68,7 +68,7 @@ def factors(
         for each group the share of the outputs' variance that is lost by unit of its own error;
         None where nothing tells: it was not cut, or no output shows what that does.
     """
-    batches = _some(batches)
+    batches = some(batches)
     cut = [i for i, ranking in enumerate(rankings) if ranking.trials]
     kept = {i: piece for i in cut if (piece := saved.get(f"{i:04d}")) is not None}
     missing = [i for i in cut if i not in kept]
@@ -144,7 +144,8 @@ def _places(
     }
 
 
-def _some(batches: Sequence[Batch]) -> list[Batch]:
+def some(batches: Sequence[Batch]) -> list[Batch]:
+    """The first of these batches, with as many samples as outputs are compared on."""
     chosen: list[Batch] = []
     count = 0
     for batch in batches:

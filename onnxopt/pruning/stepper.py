@@ -123,7 +123,7 @@ class Stepper:
         """What makes the values of these names from such feeds."""
         if not names or not feeds:
             return lambda feed: {}
-        given = {name: _type_of([feed[name] for feed in feeds]) for name in feeds[0]}
+        given = {name: type_of([feed[name] for feed in feeds]) for name in feeds[0]}
         part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
         if not part.graph.output:
             return lambda feed: {n: feed[n] for n in names}
@@ -149,11 +149,11 @@ def _room(values: Batch) -> int:
     return max(LARGEST_FRONTIER_BYTES // max(size, 1), FEWEST_BATCHES)
 
 
-def _type_of(values: Sequence[Any]) -> onnx.TypeProto:
+def type_of(values: Sequence[Any]) -> onnx.TypeProto:
     """The type of what several runs gave, with the dimensions in which they agree."""
     if isinstance(values[0], list):
         inner = [item for items in values for item in items] or [np.float32(0)]
-        return onnx.helper.make_sequence_type_proto(_type_of(inner))
+        return onnx.helper.make_sequence_type_proto(type_of(inner))
     arrays = [np.asarray(value) for value in values]
     dims = None
     if len({array.ndim for array in arrays}) == 1:

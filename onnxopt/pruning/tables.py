@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -63,6 +63,10 @@ class TableCost:
         for term, value in zip(self.terms, values, strict=True):
             found[term.owner] = found.get(term.owner, 0.0) + value
         return found
+
+    def without(self, owners: Set[str]) -> TableCost:
+        """See `CostByWidths`."""
+        return replace(self, terms=tuple(t for t in self.terms if t.owner not in owners))
 
     def crossed(self, widths: Sequence[int] | Array, first: Changes, second: Changes) -> Array:
         """Exact: the mixed differences of every layer between two groups."""

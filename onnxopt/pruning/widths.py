@@ -6,8 +6,8 @@ each of the two axes holds some units of some groups beside channels that no gro
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence, Set
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
@@ -80,6 +80,10 @@ class WidthCost:
         """
         now = np.asarray(widths, float)
         return self._products.mixed_differences(now)
+
+    def without(self, owners: Set[str]) -> WidthCost:
+        """See `CostByWidths`."""
+        return replace(self, terms=tuple(t for t in self.terms if t.owner not in owners))
 
     def crossed(self, widths: Sequence[int] | Array, first: Changes, second: Changes) -> Array:
         """See `CostByWidths`: exact where each term has at most two factors."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from onnxopt.pruning.outcome import PruneReport
-from onnxopt.pruning.results import GroupChoice, GroupView, Preview, Round
+from onnxopt.pruning.results import BlockChoice, Depth, GroupChoice, GroupView, Preview, Round
 from onnxopt.report.as_json import dumps
 from onnxopt.report.pruning_lines import QUARTERS
 
@@ -50,7 +50,20 @@ def _round(done: Round) -> dict[str, Any]:
         "groups": [_choice(choice) for choice in done.groups],
         "declined": done.declined,
         "refits": done.refits,
+        "depth": done.depth and _depth(done.depth),
     }
+
+
+def _depth(depth: Depth) -> dict[str, Any]:
+    return {
+        "proof": depth.proof,
+        "blocks": [_block(choice) for choice in depth.blocks],
+        "refits": depth.refits,
+    }
+
+
+def _block(choice: BlockChoice) -> dict[str, Any]:
+    return {**vars(choice.block), "becomes": choice.becomes}
 
 
 def _choice(choice: GroupChoice) -> dict[str, Any]:
@@ -88,6 +101,7 @@ def preview_json(source: str, found: Preview) -> str:
                 for group, width in zip(found.groups, chosen, strict=True)
             ],
             "declined": found.declined,
+            "blocks": [_block(choice) for choice in found.blocks],
             "notes": found.notes,
         }
     )

@@ -12,6 +12,7 @@ from onnxopt.pruning.outcome import Accuracy, PruneReport
 from onnxopt.pruning.results import (
     TIME_TOLERATED,
     TOLERATED,
+    BlockChoice,
     GroupChoice,
     GroupView,
     Latency,
@@ -23,6 +24,12 @@ from onnxopt.report.lines import Row
 
 MOST_REASONS = 3
 MOST_CUTS = 3
+MOST_BLOCKS = 6
+BECOMES = {
+    "removed": "removed",
+    "shifted": "replaced by a constant",
+    "replaced": "replaced by a linear map",
+}
 QUARTERS = (0.25, 0.5, 0.75)
 
 
@@ -96,6 +103,7 @@ def result_lines(report: PruneReport) -> Iterator[str]:
         yield f"ONNX Runtime, one run: {report.timing}"
     if report.calibration is not None:
         yield f"calibration: {report.calibration.used} samples of {report.calibration.origin}"
+    yield from block_lines(report)
     yield from group_lines(report)
     yield f"rewriting, without loss: {report.lossless[-1]}"
     yield from (f"note: {note}" for note in report.notes)
@@ -157,6 +165,27 @@ def group_lines(report: PruneReport) -> Iterator[str]:
         yield declined_line(declined)
 
 
+def block_lines(report: PruneReport) -> Iterator[str]:
+    """Residual blocks that went, and how their going was proved."""
+    for depth in (done.depth for done in report.rounds if done.depth is not None):
+        parts = []
+        for becomes, how in BECOMES.items():
+            names = [c.block.name for c in depth.gone if c.becomes == becomes]
+            if names:
+                parts.append(f"{len(names)} {how} ({_some(names)})")
+        count = len(depth.blocks)
+        line = f"residual blocks: {'; '.join(parts)} of {count}" if parts else ""
+        yield line or f"residual blocks: all {count} stay"
+        if parts:
+            off = error_text(depth.proof.error)
+            yield f"proof: without them the model is off by {off} from one that is given their sums"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - MOST_BLOCKS
+    return ", ".join(names[:MOST_BLOCKS]) + (f" and {more} more" if more > 0 else "")
+
+
 def proof_line(report: PruneReport) -> str:
     proofs = [done.proof for done in report.rounds]
     worst = max(proof.error for proof in proofs)
@@ -187,6 +216,17 @@ def declined_line(declined: Sequence[Declined]) -> str:
     return f"declined: {total:,} channels: {reasons}" + (
         f"; {more} more reasons" if more > 0 else ""
     )
+
+
+BLOCK_HEAD = ("residual block", "kind", "share", "removed", "shifted", "replaced", "becomes")
+
+
+def block_row(choice: BlockChoice) -> tuple[str, ...]:
+    """One block before it goes; the columns before the last are expected damages."""
+    block = choice.block
+    each = (block.removed, block.shifted, block.replaced)
+    damages = ("-" if damage is None else f"{damage:.2g}" for damage in each)
+    return block.name, block.kind, f"{block.share:.1%}", *damages, choice.becomes or "stays"
 
 
 GROUP_HEAD = ("group", "cut is", "width", "members", "share", "at 3/4", "at 1/2", "at 1/4")

@@ -10,7 +10,9 @@ from rich.text import Text
 from onnxopt.pruning.outcome import PruneReport
 from onnxopt.pruning.results import Preview
 from onnxopt.report.pruning_lines import (
+    BLOCK_HEAD,
     GROUP_HEAD,
+    block_row,
     cost_rows,
     error_text,
     final_choices,
@@ -63,6 +65,9 @@ def preview_table(source: str, found: Preview) -> RenderableType:
         head.append("would keep")
         rows = [[*row, str(n)] for row, n in zip(rows, found.widths, strict=True)]
     parts: list[RenderableType] = [Text(source), plain_table(head, rows, left=2)]
+    if found.blocks:
+        rows = [list(block_row(choice)) for choice in found.blocks]
+        parts.append(plain_table(BLOCK_HEAD, rows, left=2))
     parts += [Text(line, overflow="fold") for line in preview_notes(found)]
     if found.declined:
         parts.append(Text("declined:"))

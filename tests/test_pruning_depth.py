@@ -1,0 +1,297 @@
+"""Blocks and widths chosen together; blocks taken out, proved, planned and replayed."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from dataclasses import replace
+from functools import cache
+from pathlib import Path
+
+import judge
+import numpy as np
+import onnx
+import pytest
+import timed_models
+from judge import REPOSITORY
+
+from onnxopt.calibration import load_calibration
+from onnxopt.errors import CheckError, UsageError
+from onnxopt.model import load
+from onnxopt.pruning.allocate import roughly
+from onnxopt.pruning.asked import Job
+from onnxopt.pruning.block_trials import Way
+from onnxopt.pruning.blocks import Block
+from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.curves import Curve, Problem
+from onnxopt.pruning.depth import Search, choose_blocks
+from onnxopt.pruning.gap import prove_gap, standins
+from onnxopt.pruning.job import Done, run
+from onnxopt.pruning.meters import Static
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.plan import plan_json, read_plan
+from onnxopt.pruning.prune import Pruner
+from onnxopt.pruning.removal import Removed, Replaced, without
+from onnxopt.pruning.results import BlockChoice
+from onnxopt.pruning.savings import Savings
+from onnxopt.pruning.threshold import threshold
+from onnxopt.pruning.two_stages import blocks_in_order
+from onnxopt.pruning.widths import Factor, Term, WidthCost
+from onnxopt.runtime import Session
+from onnxopt.signature import model_inputs
+
+MODELS = REPOSITORY / "models"
+DIGITS = MODELS / "digits_resnet.onnx"
+CALIBRATION = MODELS / "digits_resnet_calibration.npz"
+FLOPS = Static("flops")
+QUICK = PruneOptions(compensation="none", blocks="drop")
+WIDE = replace(QUICK, max_per_group=0.2)
+"""Channels alone go no further than 0.66 of the FLOPs."""
+
+
+@cache
+def digits() -> onnx.ModelProto:
+    return load(DIGITS)
+
+
+@cache
+def pruner(options: PruneOptions = QUICK, samples: int = 64) -> Pruner:
+    found = load_calibration(CALIBRATION, model_inputs(digits()), samples=samples)
+    return Pruner(digits(), found, options, workers=1)
+
+
+def made_up_ways(damages: dict[str, float]) -> dict[Block, tuple[Way, ...]]:
+    """The blocks of the model, with other damages."""
+    return {
+        block: tuple(replace(way, damage=damages[block.name]) for way in found[:1])
+        for block, found in pruner().ways.items()
+    }
+
+
+def test_every_block_of_the_model_can_be_done_without_and_shows_it() -> None:
+    ways = pruner().ways
+    assert len(ways) == 4
+    for block, found in ways.items():
+        assert found[0].kind == "removed" and all(way.block is block for way in found)
+        assert all(way.damage > 1e-4 for way in found)
+
+
+def test_refits_of_the_next_block_make_up_for_most_of_a_gap() -> None:
+    alone = {block.name: ways[0].damage for block, ways in pruner().ways.items()}
+    options = replace(QUICK, compensation="ridge")
+    refitted = {b.name: ways[0].damage for b, ways in pruner(options, 192).ways.items()}
+    assert sum(refitted[name] < 0.7 * alone[name] for name in alone) >= 3
+
+
+@pytest.mark.parametrize("share", [0.75, 0.5, 0.3])
+@pytest.mark.parametrize("seed", range(4))
+def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    names = [block.name for block in pruner().ways]
+    ways = made_up_ways({name: float(10 ** rng.uniform(-3, 0)) for name in names})
+    target = share * FLOPS.of(pruner().base)
+    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)
+    search = Search(pruner().analysis, ways, Savings(pruner().analysis, FLOPS), target, QUICK)
+    sets = [
+        frozenset(w[0] for w in some)
+        for count in range(len(ways) + 1)
+        for some in itertools.combinations(ways.values(), count)
+    ]
+    best = min((search.value(gone) for gone in sets), key=lambda value: value.order)
+    assert found.value.damage <= 1.02 * best.damage
+
+
+def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
+    names = [block.name for block in pruner().ways]
+    ways = made_up_ways({name: 0.0 if name == names[1] else 1e3 for name in names})
+    target = 0.8 * FLOPS.of(pruner().base)
+    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)
+    assert [way.block.name for way in found.ways] == [names[1]]
+
+
+def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
+    savings = Savings(pruner().analysis, FLOPS)
+    for ways in pruner().ways.values():
+        for way in ways:
+            left = FLOPS.of(without(pruner().base, {way.block: way.standin}))
+            assert savings.saved(way) == pytest.approx(savings.whole - left)
+            total = savings.left([way]).total(savings.full) + savings.constant([way])
+            assert total == pytest.approx(left)
+
+
+def test_blocks_of_the_second_stage_go_in_the_order_of_harm_for_what_they_save() -> None:
+    names = [block.name for block in pruner().ways]
+    ways = made_up_ways({name: float(number + 1) for number, name in enumerate(names)})
+    base = pruner().base
+    whole = FLOPS.of(base)
+    saved = {
+        found[0]: whole - FLOPS.of(without(base, {block: found[0].standin}))
+        for block, found in ways.items()
+    }
+    order = sorted(saved, key=lambda way: way.damage / saved[way])
+    target = whole - saved[order[0]] - 0.5 * saved[order[1]]
+    assert blocks_in_order(base, ways, FLOPS, target) == (order[0],)
+    assert len(blocks_in_order(base, ways, FLOPS, 0.0)) == len(ways)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_one_threshold_leads_to_the_greatest_widths_within_the_budget(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    curves, terms = [], []
+    for number in range(3):
+        widths = tuple(sorted(rng.choice(np.arange(1, 20), 5, replace=False).tolist()))
+        harm = np.sort(rng.uniform(0, 1, 4))[::-1]
+        curves.append(Curve(f"g{number}", widths, (*harm.tolist(), 0.0)))
+        terms.append(Term(float(rng.uniform(1, 5)), (Factor(0, ((number, 1),)),), f"n{number}"))
+    cost = WidthCost(tuple(terms), "FLOPs")
+    full = cost.total([curve.widths[-1] for curve in curves])
+    least = cost.total([curve.widths[0] for curve in curves])
+    budget = float(rng.uniform(least, full))
+    found = threshold(curves, cost, budget)
+    assert cost.total(found) <= budget
+    steps = []
+    for curve, width in zip(curves, found, strict=True):
+        at = curve.widths.index(width)
+        pairs = list(zip(curve.widths, curve.damage, strict=True))
+        slopes = [(a[1] - b[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(pairs)]
+        steps.append((max(slopes[at:], default=0.0), max(slopes[max(at - 1, 0) :])))
+    level = max(taken for taken, _ in steps)  # all that stays does more harm than all that went
+    for (_, following), curve, width in zip(steps, curves, found, strict=True):
+        assert following > level or width == curve.widths[0] or following >= level
+
+
+def test_a_rough_choice_is_within_the_budget_and_close_to_the_good_one() -> None:
+    curves = [Curve(f"g{i}", (1, 2, 4, 8), (1.0 / (i + 1), 0.4, 0.1, 0.0)) for i in range(5)]
+    terms = tuple(Term(1.0, (Factor(0, ((i, 1),)),), f"n{i}") for i in range(5))
+    cost = WidthCost(terms, "FLOPs")
+    for budget in (6.0, 12.0, 20.0, 39.0):
+        widths = roughly(curves, cost, budget)
+        assert widths is not None and cost.total(widths) <= budget
+    assert roughly(curves, cost, 4.0) is None
+    assert roughly(curves, cost, 40.0) == Problem(tuple(curves), cost, 40.0).answer(
+        Problem(tuple(curves), cost, 40.0).full
+    )
+
+
+def test_what_is_left_without_blocks_is_proved_and_a_wrong_one_is_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    base, batches = pruner().base, pruner().batches
+    blocks = list(pruner().ways)
+    made = standins(base, {blocks[0]: "replaced", blocks[2]: "removed"}, batches)
+    assert isinstance(made[blocks[0]], Replaced) and isinstance(made[blocks[2]], Removed)
+    assert prove_gap(base, made, batches[0]).error < 1e-5
+    monkeypatch.setattr(
+        "onnxopt.pruning.gap.without", lambda proto, chosen: without(proto, {blocks[1]: Removed()})
+    )
+    assert not prove_gap(base, made, batches[0]).holds
+
+
+def done(job: Job) -> Done:
+    return run(digits(), job, source=str(DIGITS), tell=lambda stage, part: None)
+
+
+def job_for(budget: Budget, options: PruneOptions) -> Job:
+    return Job(
+        budget, mode=budget.mode, options=options, calibration=CALIBRATION, samples=64, workers=1
+    )
+
+
+@pytest.fixture(scope="module")
+def dropped() -> Done:
+    return done(job_for(Budget("flops", 0.4), WIDE))
+
+
+def test_a_budget_is_met_without_blocks_and_the_model_stays_one(dropped: Done) -> None:
+    report = dropped.report
+    assert report.reached == pytest.approx(report.target, rel=0.02)
+    depth = report.rounds[0].depth
+    assert depth is not None and depth.gone and depth.proof.holds
+    assert report.after.nodes < report.before.nodes
+    feeds = judge.drawn(digits(), 0, 3)
+    found = Session(dropped.pruned.model).run(feeds)
+    assert all(np.isfinite(value).all() for value in found.values())
+
+
+def test_a_plan_with_blocks_is_replayed_to_the_same_bytes(dropped: Done, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    file.write_text(plan_json(dropped.plan, dropped.pruned, ""))
+    plan = read_plan(file)
+    assert plan.rounds[0].blocks == dropped.report.rounds[0].depth.blocks  # type: ignore[union-attr]
+    again = done(Job(plan=plan, calibration=CALIBRATION, workers=1))
+    first, second = dropped.pruned.model, again.pruned.model
+    assert first.SerializeToString(deterministic=True) == second.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_a_plan_of_a_block_that_is_not_there_is_refused(dropped: Done, tmp_path: Path) -> None:
+    file = tmp_path / "plan.json"
+    data = json.loads(plan_json(dropped.plan, dropped.pruned, ""))
+    gone = next(b for b in data["rounds"][0]["blocks"] if b["becomes"])
+    gone["block"]["name"] = "nowhere"
+    file.write_text(json.dumps(data))
+    with pytest.raises(CheckError, match="no residual block 'nowhere'"):
+        done(Job(plan=read_plan(file), calibration=CALIBRATION, workers=1))
+
+
+def test_both_stages_of_slr_take_place_and_meet_the_budget() -> None:
+    report = done(job_for(Budget("flops", 0.4), replace(QUICK, strategy="slr"))).report
+    first, second = report.rounds
+    assert first.depth is None and second.depth is not None and second.depth.gone
+    assert any(choice.removed for choice in first.groups)
+    assert report.reached == pytest.approx(report.target, rel=0.02)
+
+
+def test_by_default_blocks_stay_where_the_budget_is_not_one_of_time() -> None:
+    report = done(job_for(Budget("flops", 0.6), PruneOptions(compensation="none"))).report
+    assert all(round_.depth is None for round_ in report.rounds)
+
+
+def test_with_a_budget_of_time_blocks_may_go() -> None:
+    fake = timed_models.Fake(startup=0.0)
+    found = load_calibration(CALIBRATION, model_inputs(digits()), samples=64)
+    made = Pruner(
+        digits(), found, PruneOptions(compensation="none"), stopwatch=fake.stopwatch, workers=1
+    ).at(Budget("latency", 0.3))
+    assert made.rounds[0].depth is not None and made.rounds[0].depth.gone
+    assert made.latency is not None
+    assert made.latency.reached == pytest.approx(0.3, rel=0.05)
+
+
+def test_a_preview_says_which_blocks_could_go_and_which_would() -> None:
+    found = pruner(WIDE).preview("flops", Budget("flops", 0.4))
+    assert len(found.blocks) == len(pruner().ways)
+    assert any(choice.becomes for choice in found.blocks)
+    assert all(isinstance(choice, BlockChoice) for choice in found.blocks)
+    assert not any(choice.becomes for choice in pruner().preview("flops").blocks)
+
+
+def test_nodes_that_are_ignored_keep_their_block() -> None:
+    name = next(iter(pruner().ways)).nodes[0]
+    node = next(node for node in pruner().base.graph.node if name in node.output)
+    kept = pruner(replace(QUICK, ignore=(node.name,)))
+    assert len(kept.ways) == len(pruner().ways) - 1
+
+
+@pytest.mark.parametrize(
+    "options", [PruneOptions(blocks="drop"), PruneOptions(strategy="slr")], ids=["drop", "slr"]
+)
+def test_blocks_do_not_go_without_samples(options: PruneOptions) -> None:
+    with pytest.raises(UsageError, match="measured on samples"):
+        Pruner(digits(), None, options, workers=1)
+
+
+@pytest.mark.parametrize(
+    ("strategy", "blocks"), [("uniform", "drop"), ("complexity", "drop"), ("slr", "keep")]
+)
+def test_options_of_blocks_that_contradict_each_other_are_refused(
+    strategy: str, blocks: str
+) -> None:
+    with pytest.raises(UsageError):
+        PruneOptions(strategy=strategy, blocks=blocks)  # type: ignore[arg-type]
+
+
+def test_a_budget_beyond_all_blocks_says_how_far_it_goes() -> None:
+    with pytest.raises(UsageError, match=r"0\.01% of the FLOPs cannot be reached"):
+        pruner().at(Budget("flops", 0.0001))

@@ -31,6 +31,20 @@ MOST_CORRECTIONS = 3
 """Searches, each with the budget corrected by what the last one's model costs indeed: what several
 blocks save together need not be the sum of what each of them does."""
 
+CORRELATED = 0.4
+"""How alike the errors are that gaps and narrow layers leave in the outputs: with gaps alone these
+are A, with the widths alone B, with both A + B + 2 c sqrt(A B). Of a ResNet-56 on calibration samples
+that took no part c was 0.22 to 0.45, for 4 to 13 gaps at 0.4 of the FLOPs."""
+
+IN_A_ROW = 0.65
+"""The damage of a gap grows with the gaps right behind it, to this power of their number: what would
+make up for it is gone as well. Six blocks of a ResNet-56 in a row do 3 times the damage of six that
+are apart."""
+
+PATIENCE = 5
+"""So many steps that are no better in a row are taken; the first gaps often cost more than they
+give, and several together less."""
+
 SLOPE = 0.97
 """A price is what widths would lose more if the budget were this share of it."""
 
@@ -44,17 +58,30 @@ class Value:
 
     Attributes:
         excess: by how much the cost at the smallest widths exceeds the budget; 0 if it does not.
-        damage: expected, of blocks and widths together.
+        of_blocks, of_widths: expected damage.
         widths: of all groups; empty where the budget cannot be met.
     """
 
     excess: float
-    damage: float
+    of_blocks: float
+    of_widths: float
     widths: tuple[int, ...] = ()
+
+    @property
+    def damage(self) -> float:
+        """Of both together."""
+        return together(self.of_blocks, self.of_widths)
 
     @property
     def order(self) -> tuple[float, float]:
         return self.excess, self.damage
+
+
+def together(one: float, other: float) -> float:
+    """The damage of two causes whose errors are correlated."""
+    if math.isinf(one) or math.isinf(other):
+        return math.inf
+    return one + other + 2 * CORRELATED * math.sqrt(one * other)
 
 
 @dataclass(frozen=True)
@@ -96,16 +123,24 @@ def choose_blocks(
 
 
 def _searched(search: Search, tell: Callable[[float], None]) -> tuple[Gone, Value]:
-    """From no block on the best step each time, until none is better."""
+    """From no block on the best step each time, to where it has not been; the best on the way."""
     gone: Gone = frozenset()
     value = search.value(gone)
-    while True:
+    best, been, patience = (value, gone), {gone}, PATIENCE
+    while patience:
         tell(len(gone) / max(len(search.ways), 1))
-        steps = [(search.value(step), step) for step in search.promising(gone, value)]
-        best, step = min(steps, key=lambda pair: pair[0].order, default=(value, gone))
-        if best.order >= value.order:
-            return gone, value
-        value, gone = best, step
+        steps = [(search.value(s), s) for s in search.promising(gone, value) if s not in been]
+        if patience < PATIENCE:  # a way back leads nowhere new
+            steps = [(found, s) for found, s in steps if len(s) > len(gone)]
+        if not steps:
+            break
+        value, gone = min(steps, key=lambda pair: pair[0].order)
+        been.add(gone)
+        if value.order < best[0].order:
+            best, patience = (value, gone), PATIENCE
+        else:
+            patience -= 1
+    return best[1], best[0]
 
 
 class Search:
@@ -142,9 +177,9 @@ class Search:
         widths = roughly(curves, cost, max(budget, 0.0)) if budget >= 0 else None
         if widths is None:
             least = cost.total([curve.widths[0] for curve in curves])
-            return Value(max(least - budget, 1e-300), math.inf)
+            return Value(max(least - budget, 1e-300), math.inf, math.inf)
         lost = sum(self._damage(way, gone) for way in gone)
-        return Value(0.0, lost + _damage(curves, widths), widths)
+        return Value(0.0, lost, _damage(curves, widths), widths)
 
     def promising(self, gone: Gone, value: Value) -> Iterator[Gone]:
         """The sets next to this one that seem best at the present widths and price."""
@@ -165,9 +200,12 @@ class Search:
             )
             for way in self.ways[block]:
                 saved = layers - self.savings.extra(way)
-                gain = price * saved + inside - self._damage(way, gone)
-                ranked.append((gain if math.isfinite(price) else saved, way))
-        ranked.sort(key=lambda pair: -pair[0])
+                if not math.isfinite(price):
+                    ranked.append((-saved, way))
+                    continue
+                left = max(value.of_widths - price * saved - inside, 0.0)
+                ranked.append((together(value.of_blocks + self._damage(way, gone), left), way))
+        ranked.sort(key=lambda pair: pair[0])
         for _, way in ranked[:TRIED]:
             inner = frozenset(way.block.nodes)  # what lies inside goes with it
             yield frozenset(w for w in gone if w.block.exit not in inner) | {way}
@@ -203,7 +241,15 @@ class Search:
             return way.damage
         place = self.places[way.block.exit]
         behind = math.exp(-REPAIRED * (1 - place / self.nodes))
-        return way.damage * behind * self._unrepaired(place, gone)
+        run = float(self._run(way.block, gone) ** IN_A_ROW)
+        return way.damage * run * behind * self._unrepaired(place, gone)
+
+    def _run(self, block: Block, gone: Gone) -> int:
+        """How many blocks are gone from this one on, one right behind the other."""
+        out = {way.block for way in gone} | {block}
+        blocks = [b for b in self.ways if not set(b.nodes) & {o.exit for o in out}]
+        following = blocks[blocks.index(block) :] if block in blocks else [block]
+        return next((n for n, b in enumerate(following) if b not in out), len(following))
 
     def _unrepaired(self, place: int, gone: Gone) -> float:
         """What remains of damage at a place since these blocks repair nothing, as a factor."""

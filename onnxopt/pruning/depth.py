@@ -33,13 +33,13 @@ blocks save together need not be the sum of what each of them does."""
 
 CORRELATED = 0.4
 """How alike the errors are that gaps and narrow layers leave in the outputs: with gaps alone these
-are A, with the widths alone B, with both A + B + 2 c sqrt(A B). Of a ResNet-56 on calibration samples
-that took no part c was 0.22 to 0.45, for 4 to 13 gaps at 0.4 of the FLOPs."""
+are A, with the widths alone B, with both A + B + 2 c sqrt(A B). Of a ResNet-56 on calibration
+samples that took no part c was 0.22 to 0.45, for 4 to 13 gaps at 0.4 of the FLOPs."""
 
 IN_A_ROW = 0.65
-"""The damage of a gap grows with the gaps right behind it, to this power of their number: what would
-make up for it is gone as well. Six blocks of a ResNet-56 in a row do 3 times the damage of six that
-are apart."""
+"""The damage of a gap grows with the gaps right behind it, to this power of their number: what
+would make up for it is gone as well. Six blocks of a ResNet-56 in a row do 3 times the damage of six
+that are apart."""
 
 PATIENCE = 5
 """So many steps that are no better in a row are taken; the first gaps often cost more than they

@@ -160,7 +160,7 @@ def _type_proto(text: str, shape: Sequence[int | str | None]) -> onnx.TypeProto:
     if outer in ("", "seq("):
         tensor = kind.tensor_type if not outer else kind.sequence_type.elem_type.tensor_type
         tensor.elem_type = onnx.TensorProto.DataType.Value(inner.upper())
-        if not outer and shape is not None:
+        if not outer and shape:  # it is empty for scalars, and where the rank is not known
             tensor.shape.SetInParent()
             for size in shape:
                 dim = tensor.shape.dim.add()

@@ -1,4 +1,4 @@
-"""How tensors cross: as they are, as float16, or as bytes with a scale; all by standard operators."""
+"""How tensors cross: as they are, as float16, or as bytes with a scale; in standard operators."""
 
 from __future__ import annotations
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import onnx
 
@@ -48,7 +49,7 @@ def cut_into_pieces(subject: Subject, chain: Sequence[frozenset[int]]) -> tuple[
     index = _Index(subject)
     return tuple(
         index.piece(after - before, first=number == 0)
-        for number, (before, after) in enumerate(zip(bounds, bounds[1:], strict=False))
+        for number, (before, after) in enumerate(pairwise(bounds))
     )
 
 

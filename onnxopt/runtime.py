@@ -159,6 +159,50 @@ def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
         return ort.InferenceSession(str(file), options, providers=providers)
 
 
+def value_types(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, onnx.TypeProto]:
+    """Types that ONNX Runtime infers for inner values, those of contrib operators included.
+
+    Declared shapes of inner values and outputs, which files get wrong, are not believed.
+
+    Raises:
+        BadModelError, UnverifiableError: it does not load the model.
+    """
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    del shown.graph.value_info[:], shown.graph.output[:]
+    for name in names:
+        shown.graph.output.append(onnx.ValueInfoProto(name=name))
+    try:
+        session = _load(shown, False, 1)
+    except Exception as error:
+        raise load_error(proto, error) from None
+    return {out.name: _type_proto(out.type, out.shape) for out in session.get_outputs()}
+
+
+def _type_proto(text: str, shape: Sequence[int | str | None]) -> onnx.TypeProto:
+    """What ONNX Runtime writes as `seq(tensor(float))`, as a message."""
+    kind = onnx.TypeProto()
+    outer, _, inner = text.rstrip(")").rpartition("tensor(")
+    if outer in ("", "seq("):
+        tensor = kind.tensor_type if not outer else kind.sequence_type.elem_type.tensor_type
+        tensor.elem_type = onnx.TensorProto.DataType.Value(inner.upper())
+        if not outer and shape:  # it is empty for scalars, and where the rank is not known
+            tensor.shape.SetInParent()
+            for size in shape:
+                dim = tensor.shape.dim.add()
+                if isinstance(size, int) and size >= 0:
+                    dim.dim_value = size
+                elif isinstance(size, str):
+                    dim.dim_param = size
+    elif outer.startswith("optional"):
+        kind.optional_type.SetInParent()
+    elif outer.startswith("sparse"):
+        kind.sparse_tensor_type.SetInParent()
+    else:
+        kind.map_type.SetInParent()
+    return kind
+
+
 def _is_exotic(port: Port) -> bool:
     """ONNX Runtime cannot exchange it with numpy directly."""
     return port.dtype.type.__module__ == "ml_dtypes"

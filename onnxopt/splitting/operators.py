@@ -1,0 +1,243 @@
+"""A model as operators and the tensors between them: what of it can be cut, and what it costs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+import onnx
+
+from onnxopt.cost import constant_bytes
+from onnxopt.fixed_shapes import fix_shapes
+from onnxopt.graph import Constant, Graph, Node, Value
+from onnxopt.macs import macs
+from onnxopt.model import Model
+from onnxopt.peak import value_bytes
+from onnxopt.shapes import dimension_names, infer
+from onnxopt.splitting.dag import Dag, Operator, Tensor
+from onnxopt.splitting.shape_chains import Merging, Part
+from onnxopt.splitting.tensor_types import TensorTypes
+from onnxopt.verification.reach import is_random
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A model that is to be split, and what is known of it.
+
+    Attributes:
+        proto: the model. It must not be changed meanwhile.
+        dag: its operators and tensors.
+        types: of each tensor of the dag, by name, as an input of the edge half declares it.
+        sizes: the sizes that symbolic dimensions were counted at, in words: `N = 1`.
+        random: operators whose results differ from run to run, as a person would name them.
+        constants: names of values that depend on no input. Whichever side needs them makes them.
+        order: places in `graph.node` in an order in which the nodes can run.
+    """
+
+    proto: onnx.ModelProto
+    dag: Dag
+    types: Mapping[str, onnx.TypeProto]
+    sizes: tuple[str, ...]
+    random: tuple[str, ...]
+    constants: frozenset[str]
+    order: tuple[int, ...]
+
+
+def read_subject(
+    proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]] | None = None
+) -> Subject:
+    """Look at a model as cuts see it.
+
+    Operators that no output needs are left out; what depends on constants alone is no operator.
+
+    Args:
+        shapes: of inputs, to tell sizes for; symbolic dimensions of others count as 1.
+
+    Raises:
+        BadModelError: the graph does not hang together.
+        UsageError: `shapes` do not fit the inputs.
+    """
+    model = Model.from_proto(proto)
+    infer(model)
+    sized = model
+    if shapes:
+        sized = Model.from_proto(fix_shapes(proto, shapes))
+        infer(sized)
+    reader = _Reader(model, sized)
+    names = dimension_names(sized.graph).values()
+    return Subject(
+        proto,
+        reader.dag(),
+        reader.types.known,
+        tuple(dict.fromkeys(f"{name} = 1" for name in names)),
+        tuple(part.node.label() for part in reader.parts if _draws(part.node, proto.functions)),
+        frozenset(value.name for value in reader.constants),
+        tuple(reader.place[node] for node in model.graph.nodes if _made(node)),
+    )
+
+
+class _Reader:
+    """Collects the operators of a linked model.
+
+    Args:
+        sized: the same model with the sizes that are to be told, its nodes in the same order.
+    """
+
+    def __init__(self, model: Model, sized: Model) -> None:
+        self._model = model
+        graph = model.graph
+        self.constants = _constant_values(graph, model.header.functions)
+        live = _live(graph)
+        self.parts = [
+            Part(node, tuple(dict.fromkeys(v for v in node.reads() if not self._is_constant(v))))
+            for node in graph.nodes
+            if node in live and not all(self._is_constant(v) for v in _made(node))
+        ]
+        twins = dict(zip(graph.nodes, sized.graph.nodes, strict=True))
+        self._twin = {part.node: twins[part.node] for part in self.parts}
+        twin_values = zip(graph.inputs, sized.graph.inputs, strict=True)
+        self._bytes = {value: value_bytes(twin) for value, twin in twin_values}
+        for part in self.parts:
+            for value, twin in zip(part.node.outputs, self._twin[part.node].outputs, strict=True):
+                self._bytes[value] = value_bytes(twin)
+        last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
+        self.place = {n: last[_made(n)[0].name] for n in graph.nodes if _made(n)}
+        self._weights: dict[object, tuple[int, int]] = {}
+        self.types = TensorTypes(model)
+
+    def _is_constant(self, value: Value) -> bool:
+        return isinstance(value, Constant) or value in self.constants
+
+    def dag(self) -> Dag:
+        host = Merging(self.parts).host
+        number = {h: n for n, h in enumerate(sorted(set(host)))}
+        operator = [number[h] for h in host]
+        producer = {v: operator[i] for i, part in enumerate(self.parts) for v in _made(part.node)}
+        readers: dict[Value, set[int]] = {}
+        for i, part in enumerate(self.parts):
+            for value in part.reads:
+                if producer.get(value) != operator[i]:
+                    readers.setdefault(value, set()).add(operator[i])
+        outputs = set(self._model.graph.outputs)
+        values = [*self._model.graph.inputs]
+        values += sorted(producer, key=lambda v: producer[v])
+        tensors = [v for v in values if v in readers or v in outputs]
+        made = self.types.of([v for v in tensors if v in producer])
+        place = {value: n for n, value in enumerate(tensors)}
+        reads: list[set[int]] = [set() for _ in number]
+        makes: list[set[int]] = [set() for _ in number]
+        for value in tensors:
+            for reader in readers.get(value, ()):
+                reads[reader].add(place[value])
+            if value in producer:
+                makes[producer[value]].add(place[value])
+        groups: list[list[Part]] = [[] for _ in number]
+        for i, part in enumerate(self.parts):
+            groups[operator[i]].append(part)
+        heads = [self.parts[h].node for h in sorted(set(host))]
+        operators = tuple(
+            self._operator(head, group, tuple(sorted(r)), tuple(sorted(m)))
+            for head, group, r, m in zip(heads, groups, reads, makes, strict=True)
+        )
+        return Dag(
+            operators,
+            tuple(
+                Tensor(
+                    value.name,
+                    made[value].dtype,
+                    made[value].dims,
+                    self._bytes[value],
+                    producer.get(value),
+                    tuple(sorted(readers.get(value, ()))),
+                    value in outputs,
+                    made[value].why_not,
+                )
+                for value in tensors
+            ),
+            tuple(size for _, size in self._weights.values()),
+        )
+
+    def _operator(
+        self, head: Node, group: list[Part], reads: tuple[int, ...], makes: tuple[int, ...]
+    ) -> Operator:
+        weights = {w for part in group for w in self._weights_of(part.node)}
+        return Operator(
+            head.name or _made(head)[0].name,
+            head.op if head.is_standard or not head.domain else f"{head.domain}.{head.op}",
+            tuple(sorted(self.place[part.node] for part in group)),
+            reads,
+            makes,
+            tuple(sorted(weights)),
+            sum(macs(node) or 0 for part in group for node in _inside(self._twin[part.node])),
+        )
+
+    def _weights_of(self, node: Node) -> Iterator[int]:
+        """The weights that a node needs, those behind constant nodes and in its bodies too."""
+        for value in node.reads():
+            if isinstance(value, Constant):
+                yield self._weight(value, constant_bytes(value))
+            elif value in self.constants and value.producer is not None:
+                yield from self._weights_of(value.producer)
+        own = sum(constant_bytes(c) for b in node.bodies for g in b.walk() for c in g.initializers)
+        own += sum(_stored(inner) for inner in _inside(node))
+        if own:
+            yield self._weight(node, own)
+
+    def _weight(self, key: object, size_bytes: int) -> int:
+        return self._weights.setdefault(key, (len(self._weights), size_bytes))[0]
+
+
+def _made(node: Node) -> list[Value]:
+    return [value for value in node.outputs if not value.omitted]
+
+
+def _inside(node: Node) -> Iterator[Node]:
+    """It, and all nodes in its bodies."""
+    yield node
+    for body in node.bodies:
+        yield from (inner for graph in body.walk() for inner in graph.nodes)
+
+
+def _stored(node: Node) -> int:
+    """Bytes of the tensor that a Constant node holds."""
+    tensor = node.attrs.get("value")
+    if node.op != "Constant" or not isinstance(tensor, onnx.TensorProto):
+        return 0
+    return constant_bytes(Constant("", tensor))
+
+
+def _constant_values(graph: Graph, functions: Iterable[onnx.FunctionProto]) -> frozenset[Value]:
+    """What nodes of the main graph make of constants alone, the same in each run."""
+    found: set[Value] = set()
+    for node in graph.nodes:
+        known = (isinstance(value, Constant) or value in found for value in node.reads())
+        if all(known) and not _draws(node, functions):
+            found.update(_made(node))
+    return frozenset(found)
+
+
+def _live(graph: Graph) -> set[Node]:
+    """The nodes that an output needs."""
+    live: set[Node] = set()
+    waiting = [value.producer for value in graph.outputs]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in live:
+            live.add(node)
+            waiting += [value.producer for value in node.reads()]
+    return live
+
+
+def _draws(node: Node, functions: Iterable[onnx.FunctionProto]) -> bool:
+    """Two runs of it may differ."""
+    if any(inner.is_random for inner in _inside(node)):
+        return True
+    local = {(f.domain, f.name) for f in functions if _draws_inside(f.node)}
+    return bool(local) and any((inner.domain, inner.op) in local for inner in _inside(node))
+
+
+def _draws_inside(nodes: Iterable[onnx.NodeProto]) -> bool:
+    return any(
+        is_random(node) or any(_draws_inside(a.g.node) for a in node.attribute if a.HasField("g"))
+        for node in nodes
+    )

@@ -56,7 +56,9 @@ def run(
     ] = False,
     deadline: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0.001, help="After so long the edge is not waited for."),
+        typer.Option(
+            metavar="SECONDS", min=0.001, help="After so long the edge is not waited for."
+        ),
     ] = 30.0,
     fallback: Annotated[
         FallbackChoice,
@@ -192,5 +194,5 @@ def _write(file: Path, arrays: Mapping[str, Array]) -> None:
     from onnxopt.files import write_atomically
 
     packed = io.BytesIO()
-    np.savez(packed, **arrays)
+    np.savez(packed, allow_pickle=False, **arrays)
     write_atomically(file, [packed.getvalue()])

@@ -36,7 +36,9 @@ def serve(
         float,
         typer.Option(metavar="SECONDS", min=0.1, help="For a body, and 1 s more for each 8 KiB."),
     ] = 30.0,
-    log: Annotated[bool, typer.Option("--log", help="A line of JSON on stderr per request.")] = False,
+    log: Annotated[
+        bool, typer.Option("--log", help="A line of JSON on stderr per request.")
+    ] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
 ) -> None:
@@ -86,7 +88,7 @@ def serve(
         endpoint = Endpoint(folder, cuts=cuts, threads=threads, limits=limits, progress=bar)
 
     def write(entry: Mapping[str, object]) -> None:
-        print(json.dumps(entry), file=sys.stderr, flush=True)
+        typer.echo(json.dumps(entry), err=True)
 
     def say(url: str) -> None:
         if quiet:
@@ -98,9 +100,7 @@ def serve(
         typer.echo(f"ready at {url}; stop with Ctrl-C")
         sys.stdout.flush()
 
-    server = EdgeServer(
-        endpoint, host=host, port=port, workers=workers, log=write if log else None
-    )
+    server = EdgeServer(endpoint, host=host, port=port, workers=workers, log=write if log else None)
 
     async def serve_until_told() -> None:
         loop = asyncio.get_running_loop()

@@ -104,7 +104,8 @@ def _count(arrays: Mapping[str, Array], inputs: Sequence[Input], batch: int, fil
             raise UsageError(
                 f"'{port.name}' in '{file}' holds {len(array)} samples, "
                 f"but a request takes {size} of them",
-                "give a multiple of that many" + ("" if _is_fixed(port) else ", or another --batch"),
+                "give a multiple of that many"
+                + ("" if _is_fixed(port) else ", or another --batch"),
             )
     most = max(counts.values(), default=1)
     for name, count in counts.items():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,7 +73,7 @@ def write_split(
     outputs = [info.name for info in proto.graph.output]
     borders = [inputs, *map(list, cuts), []]
     segments, made = [], set(inputs)
-    for number, (before, after) in enumerate(zip(borders, borders[1:], strict=False)):
+    for number, (before, after) in enumerate(itertools.pairwise(borders)):
         last = number == len(borders) - 2
         new = [n for n in after if n not in made]
         new += [

@@ -18,6 +18,7 @@ from onnxopt.cli.optimize import optimize
 from onnxopt.cli.profile import profile
 from onnxopt.cli.prune import prune
 from onnxopt.cli.rules import rules
+from onnxopt.cli.split import split
 from onnxopt.errors import Interrupted, OnnxoptError
 
 HELP = """Make ONNX models smaller and faster, and prove that they still do the same.
@@ -51,6 +52,7 @@ app = typer.Typer(
 )
 for command in (optimize, prune, inspect, profile, compare, explain, rules, check):
     app.command()(command)
+app.add_typer(split, name="split")
 
 
 def _print_version(asked: bool) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import enum
 import time
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -246,7 +245,7 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write(data)
 
     def _leave(self) -> None:
-        """Read on for a while: a socket that is closed with bytes unread takes back what was said."""
+        """Read on for a while: a socket closed with bytes unread takes back what was said."""
         assert self._transport is not None
         self._body, self.expected, self._filled = memoryview(b""), 0, 0
         self._wait_for(State.LEAVING, self._host.limits.leaving_s)
@@ -283,7 +282,7 @@ def _aligned(length: int, json_length: int) -> memoryview:
     """Memory for a body whose tensors begin aligned. It is not touched before bytes arrive."""
     raw = np.empty(length + ALIGNMENT, np.uint8)
     offset = -(raw.ctypes.data + json_length) % ALIGNMENT
-    return memoryview(raw)[offset : offset + length]
+    return memoryview(raw.data)[offset : offset + length]
 
 
 def _head(answer: Answer, keep_alive: bool, with_body: bool) -> bytes:

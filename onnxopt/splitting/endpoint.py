@@ -13,7 +13,7 @@ from onnxopt.errors import OnnxoptError, UsageError
 from onnxopt.splitting.chain import Chain, edge_outputs
 from onnxopt.splitting.folder import read_manifest, split_digest
 from onnxopt.splitting.http_head import Head
-from onnxopt.splitting.limits import Limits
+from onnxopt.splitting.limits import DEFAULT, Limits
 from onnxopt.splitting.manifest import Port
 from onnxopt.splitting.protocol import (
     Message,
@@ -75,7 +75,7 @@ class Endpoint:
         *,
         cuts: Iterable[int] | None = None,
         threads: int = 1,
-        limits: Limits = Limits(),
+        limits: Limits = DEFAULT,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
         manifest = read_manifest(folder)

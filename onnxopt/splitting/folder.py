@@ -134,3 +134,15 @@ def _lost_at(cut: Cut, edge: tuple[Segment, ...]) -> Iterator[str]:
     for segment in edge:
         yield from (f"'{n}' does not cross at {cut.name}" for n in segment.reads if n not in there)
         there.update(segment.makes)
+
+
+def cut_number(manifest: Manifest, name: str) -> int:
+    """The number of the cut that is called so.
+
+    Raises:
+        UsageError: there is none.
+    """
+    names = [cut.name for cut in manifest.cuts]
+    if name not in names:
+        raise UsageError(f"there is no cut '{name}'", f"there are {', '.join(names)}")
+    return names.index(name)

@@ -45,3 +45,6 @@ class Limits:
 
     def time_for_body_s(self, size_bytes: int) -> float:
         return self.body_s + size_bytes / self.body_bytes_per_s
+
+
+DEFAULT = Limits()

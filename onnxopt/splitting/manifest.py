@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from onnxopt.signature import Dim
 
-SCHEMA = "onnxopt-split/1"
+SCHEMA: Final = "onnxopt-split/1"
 
 Codec: TypeAlias = Literal["none", "fp16", "uint8"]
 

@@ -225,13 +225,13 @@ def _wanted(
 ) -> dict[str, bool]:
     default = parameters.get("binary_data_output", False)
     if entries is None or entries == []:
-        return {name: default is True for name in outputs}
+        return dict.fromkeys(outputs, default is True)
     if not isinstance(entries, list):
         raise ProtocolError("the outputs of the request are no list")
     wanted: dict[str, bool] = {}
     for entry in entries:
         name = entry.get("name") if isinstance(entry, Mapping) else None
-        if name not in outputs or name in wanted:
+        if not isinstance(name, str) or name not in outputs or name in wanted:
             raise ProtocolError(f"an output '{name}' cannot be asked for", f"there are {outputs}")
         wanted[name] = _parameters(entry).get("binary_data", default) is True
     return wanted

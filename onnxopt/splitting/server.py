@@ -1,4 +1,4 @@
-"""Serve edge halves over the Open Inference Protocol v2: who may connect, who waits, when to stop."""
+"""Serve edge halves over the Open Inference Protocol v2: who may connect and when to stop."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def to_bytes(array: Array) -> memoryview:
     flat = np.ascontiguousarray(array).reshape(-1)
     if sys.byteorder == "big":
         flat = flat.byteswap()
-    return memoryview(flat.view(np.uint8))
+    return memoryview(flat.view(np.uint8).data)
 
 
 def described(entry: object, what: str) -> tuple[str, np.dtype[Any], tuple[int, ...]]:

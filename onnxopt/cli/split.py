@@ -1,0 +1,16 @@
+"""`onnxopt split`: its commands, each in a file of its own."""
+
+from __future__ import annotations
+
+import typer
+
+from onnxopt.cli.split_run import run
+from onnxopt.cli.split_serve import serve
+
+split = typer.Typer(
+    help="Split a model between a device and an edge server.",
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+for command in (serve, run):
+    split.command()(command)

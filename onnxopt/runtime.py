@@ -42,6 +42,8 @@ class Session:
             the same kernels, so that folding one into the other cannot change a bit.
         threads: threads inside one operator. Results depend on nothing but the model, the inputs
             and this number.
+        file: where the model lies: it is loaded from there as an application does it, with an arena
+            for its memory; the weights of `proto` may then be missing. `optimized` or not.
 
     Raises:
         BadModelError: it does not load because it is not valid ONNX.
@@ -53,7 +55,12 @@ class Session:
     outputs: tuple[Port, ...]
 
     def __init__(
-        self, proto: onnx.ModelProto, *, optimized: bool = False, threads: int = DEFAULT_THREADS
+        self,
+        proto: onnx.ModelProto,
+        *,
+        optimized: bool = False,
+        threads: int = DEFAULT_THREADS,
+        file: Path | None = None,
     ) -> None:
         self.inputs = model_inputs(proto)
         self.overridable = overridable_inputs(proto)
@@ -62,7 +69,10 @@ class Session:
         exotic = (p for p in (*self._types.values(), *self.outputs) if p.kind == "tensor")
         self._by_pointer = any(_is_exotic(port) for port in exotic)
         try:
-            self._session = _load(proto, optimized, threads)
+            if file is None:
+                self._session = _load(proto, optimized, threads)
+            else:
+                self._session = _load_file(file, optimized, threads)
         except OnnxoptError:
             raise
         except Exception as error:
@@ -106,7 +116,7 @@ class Session:
         return [_to_numpy(value) for value in results]
 
 
-def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
+def _options(optimized: bool, threads: int) -> Any:
     import onnxruntime as ort
 
     ort.set_default_logger_severity(4)
@@ -114,12 +124,28 @@ def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+def _load_file(file: Path, optimized: bool, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = _options(optimized, threads)
+    # Else the threads of one session spin while the next one runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = _options(optimized, threads)
+    options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
     if size_bytes(proto) <= LARGEST_IN_MEMORY_BYTES:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
@@ -160,7 +186,7 @@ def _type_proto(text: str, shape: Sequence[int | str | None]) -> onnx.TypeProto:
     if outer in ("", "seq("):
         tensor = kind.tensor_type if not outer else kind.sequence_type.elem_type.tensor_type
         tensor.elem_type = onnx.TensorProto.DataType.Value(inner.upper())
-        if not outer and shape is not None:
+        if not outer and shape:  # it is empty for scalars, and where the rank is not known
             tensor.shape.SetInParent()
             for size in shape:
                 dim = tensor.shape.dim.add()

@@ -31,6 +31,7 @@ class Subject:
         sizes: the sizes that symbolic dimensions were counted at, in words: `N = 1`.
         random: operators whose results differ from run to run, as a person would name them.
         constants: names of values that depend on no input. Whichever side needs them makes them.
+        order: places in `graph.node` in an order in which the nodes can run.
     """
 
     proto: onnx.ModelProto
@@ -39,6 +40,7 @@ class Subject:
     sizes: tuple[str, ...]
     random: tuple[str, ...]
     constants: frozenset[str]
+    order: tuple[int, ...]
 
 
 def read_subject(
@@ -70,6 +72,7 @@ def read_subject(
         tuple(dict.fromkeys(f"{name} = 1" for name in names)),
         tuple(part.node.label() for part in reader.parts if _draws(part.node, proto.functions)),
         frozenset(value.name for value in reader.constants),
+        tuple(reader.place[node] for node in model.graph.nodes if _made(node)),
     )
 
 
@@ -98,7 +101,7 @@ class _Reader:
             for value, twin in zip(part.node.outputs, self._twin[part.node].outputs, strict=True):
                 self._bytes[value] = value_bytes(twin)
         last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
-        self._place = {p.node: last[_made(p.node)[0].name] for p in self.parts}
+        self.place = {n: last[_made(n)[0].name] for n in graph.nodes if _made(n)}
         self._weights: dict[object, tuple[int, int]] = {}
         self.types = TensorTypes(model)
 
@@ -161,7 +164,7 @@ class _Reader:
         return Operator(
             head.name or _made(head)[0].name,
             head.op if head.is_standard or not head.domain else f"{head.domain}.{head.op}",
-            tuple(sorted(self._place[part.node] for part in group)),
+            tuple(sorted(self.place[part.node] for part in group)),
             reads,
             makes,
             tuple(sorted(weights)),

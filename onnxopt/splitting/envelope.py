@@ -121,16 +121,14 @@ def _choose(count: int, size: int) -> int:
 
 def by_device(found: Candidates, numbers: Iterable[int]) -> list[int]:
     """Candidates, from least to most on the device."""
-    return sorted(
-        map(int, numbers), key=lambda i: (found.cuts.device[found.cut[i]].bit_count(), i)
-    )
+    return sorted(map(int, numbers), key=lambda i: (found.cuts.device[found.cut[i]].bit_count(), i))
 
 
 def _chains(
     found: Candidates, inner: Sequence[int], most: int, start: tuple[int, ...] = ()
 ) -> Iterator[tuple[int, ...]]:
     """All chains of at most so many: each cut has the one before it inside."""
-    for place, number in enumerate(inner):
+    for place, number in enumerate(inner if most > 0 else ()):
         device = found.cuts.device[found.cut[number]]
         if start:
             before = found.cuts.device[found.cut[start[-1]]]
@@ -138,5 +136,4 @@ def _chains(
                 continue
         chain = (*start, number)
         yield chain
-        if len(chain) < most:
-            yield from _chains(found, inner[place + 1 :], most, chain)
+        yield from _chains(found, inner[place + 1 :], most - 1, chain)

@@ -50,7 +50,7 @@ def explore(cuts: Cuts, sums: Sums, codings: Sequence[Coding], task: Task, box: 
         for low, high in _edges(box):
             for cut in _sweep(pricing, best, low, high):
                 found[cut] = None
-    return enumerate_cuts(cuts.dag, more=found)
+    return enumerate_cuts(cuts.dag, most=cuts.most, more=found)
 
 
 def _edges(box: Box | None) -> list[tuple[Context, Context]]:

@@ -13,7 +13,7 @@ from onnxopt.splitting.context import Box, Context
 from onnxopt.splitting.enumeration import Floats
 from onnxopt.splitting.pareto import Ints, front
 
-BANDWIDTHS = 33
+BANDWIDTHS = 25
 """So many bandwidths, evenly in logarithms, and of all else both ends and the middle, are looked at
 where a regret is told."""
 
@@ -38,20 +38,35 @@ def survivors(found: Candidates, box: Box, allowed: Ints) -> Ints:
     return np.array(by_device(found, kept), np.int64)
 
 
-def grid(box: Box) -> tuple[Context, ...]:
-    """Conditions all over the box."""
-    least, most = box.least, box.most
-    ends = np.log([least.bandwidth_bits, most.bandwidth_bits])
-    bandwidths = np.exp(np.linspace(ends[0], ends[1], BANDWIDTHS if ends[0] != ends[1] else 1))
-    others = [
-        sorted({low, (low + high) / 2, high})
-        for low, high in (
-            (least.rtt_s, most.rtt_s),
-            (least.device_load, most.device_load),
-            (least.edge_load, most.edge_load),
-        )
-    ]
-    return tuple(Context(float(b), *rest) for b, *rest in product(bandwidths, *others))
+def _conditions(found: Candidates, box: Box, numbers: Sequence[int]) -> tuple[Context, ...]:
+    """Conditions all over the box: bandwidths evenly, and those where two candidates are equal.
+
+    Along the bandwidth a regret is largest at one of these or at an end: between them both times
+    are linear in 1 / bandwidth, and so their ratio rises or falls throughout.
+    """
+    low, high = box.least, box.most
+    rates = sorted({low.seconds_per_byte, high.seconds_per_byte})
+    even = np.geomspace(rates[0], rates[-1], BANDWIDTHS if len(rates) > 1 else 1)
+    others = product(
+        _ends_and_middle(low.rtt_s, high.rtt_s),
+        _ends_and_middle(low.device_load, high.device_load),
+        _ends_and_middle(low.edge_load, high.edge_load),
+    )
+    chosen = np.array(numbers)
+    moved = (found.sent + found.back)[chosen]
+    contexts = []
+    for rest in others:
+        fixed = found.latency_s(Context(8.0, *rest))[chosen] - moved
+        with np.errstate(divide="ignore", invalid="ignore"):
+            equal = (fixed[:, None] - fixed) / (moved - moved[:, None])
+        inside = equal[(equal > rates[0]) & (equal < rates[-1])]
+        for rate in sorted({*map(float, even), *map(float, inside)}):
+            contexts.append(Context(8 / rate, *rest))
+    return tuple(contexts)
+
+
+def _ends_and_middle(first: float, last: float) -> list[float]:
+    return sorted({first, (first + last) / 2, last})
 
 
 @dataclass(frozen=True)
@@ -60,8 +75,9 @@ class Chain:
 
     Attributes:
         numbers: of candidates, from least to most on the device.
-        regret: most that the best of these takes longer than the best of all, as a share, on the
-            grid; mean_regret: on average.
+        regret: most that the best of these takes longer than the best of all, as a share; exact
+            along the bandwidth, where other conditions vary at their ends and in the middle.
+        mean_regret: on average over what was looked at.
     """
 
     numbers: tuple[int, ...]
@@ -81,7 +97,7 @@ def best_chain(
         ends: what is there anyway: candidates with nothing or all on the device, where allowed.
         always: candidates that the chain must have.
     """
-    contexts = grid(box)
+    contexts = _conditions(found, box, [*dict.fromkeys((*map(int, best), *ends, *always))])
     times = np.stack([found.latency_s(context) for context in contexts], axis=1)
     optimum = times[best].min(axis=0)
     bound = times[list(ends)].min(axis=0) if ends else np.full(len(contexts), np.inf)

@@ -55,10 +55,11 @@ def complete(subject: Subject, names: Sequence[str]) -> Boundary:
         if not item.tensors & crossing:
             raise _way_back(dag, item, least, [n for n in named if n is not item])
     device = _cheapest(dag, least, {t for item in named for t in item.tensors})
-    for tensor in dag.crossing(device):
-        if dag.tensors[tensor].why_not:
+    for number in dag.crossing(device):
+        tensor = dag.tensors[number]
+        if tensor.why_not:
             raise UsageError(
-                f"'{dag.tensors[tensor].name}' would have to cross, but {dag.tensors[tensor].why_not}",
+                f"'{tensor.name}' would have to cross, but {tensor.why_not}",
                 "`onnxopt split cuts` lists where the model can be cut",
             )
     crosses = tuple(dag.tensors[tensor].name for tensor in dag.crossing(device))

@@ -48,6 +48,7 @@ class Cuts:
         peak_bytes: activations alive at once on the device, as its operators run in order; views
             count as copies.
         blocks: in order; together they hold all operators but the separators.
+        most: a block with more cuts is not complete.
     """
 
     dag: Dag
@@ -58,6 +59,7 @@ class Cuts:
     weight_bytes: tuple[int, ...]
     peak_bytes: tuple[int, ...]
     blocks: tuple[Block, ...]
+    most: int
 
     def __len__(self) -> int:
         return len(self.device)
@@ -161,6 +163,7 @@ def enumerate_cuts(dag: Dag, *, most: int = MOST_CUTS, more: Iterable[int] = ())
         tuple(growing.weight_bytes),
         tuple(growing.peak_bytes),
         tuple(block for block in blocks if block.first < block.last),
+        most,
     )
 
 

@@ -93,7 +93,7 @@ class _Index:
         made = {name for node in nodes for name in node.output if name}
         for name in made | needed:
             needed |= {n for n in self._quantized.get(name, ()) if n in self._weights}
-        proto = _header(self._subject.proto)
+        proto = header_of(self._subject.proto)
         proto.functions.extend(_used(self._subject.proto.functions, nodes))
         reads = self._fill(proto.graph, nodes, needed, made)
         proto.graph.output.extend(outputs)
@@ -161,7 +161,7 @@ class _Index:
         return tuple(info.name for info in graph.input if info.name not in self._weights)
 
 
-def _header(proto: onnx.ModelProto) -> onnx.ModelProto:
+def header_of(proto: onnx.ModelProto) -> onnx.ModelProto:
     """What a model says beside its graph."""
     made = onnx.ModelProto()
     for field, value in proto.ListFields():

@@ -18,7 +18,7 @@ from onnxopt.signature import Dim, Port, port_of
 
 SENT = frozenset(
     ("bool", "uint8", "uint16", "uint32", "uint64", "int8", "int16", "int32", "int64")
-    + ("float16", "float32", "float64")
+    + ("float16", "bfloat16", "float32", "float64")
 )
 """The types that the Open Inference Protocol has names for, but for texts."""
 

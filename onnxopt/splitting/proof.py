@@ -1,0 +1,250 @@
+"""Prove that segments equal the whole model, and measure what codecs change."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+
+from onnxopt.errors import BadModelError, OnnxoptError
+from onnxopt.runtime import Session
+from onnxopt.signature import model_outputs
+from onnxopt.verification.comparison import leaves, structural_difference, wide
+from onnxopt.verification.difference import first_difference
+from onnxopt.verification.reference import Reference
+from onnxopt.verification.userdata import UserData, load_user_data
+from onnxopt.verification.verdict import Verdict
+from onnxopt.verification.verify import Verifier
+
+Progress = Callable[[str, float], None]
+
+OPTIMIZED_TOLERANCE = 1e-5
+"""Largest error, relative to the largest element of an output, with ONNX Runtime's optimizations.
+They fuse operators within a half, not across the cut, and so round at other places."""
+
+SMALLEST_SCALE = 1e-4
+"""Outputs that are smaller than this throughout are compared absolutely."""
+
+MOST_FEEDS = 3
+"""Draws that codecs and optimized halves are run on; halves without either run on all."""
+
+
+@dataclass(frozen=True)
+class Coded:
+    """A cut as it is run with its codec.
+
+    Attributes:
+        number: of the cut.
+        before, after: the segments on the device and at the edge.
+        models: encoder and decoder, where the segments do not do that themselves.
+    """
+
+    number: int
+    before: Sequence[onnx.ModelProto]
+    after: Sequence[onnx.ModelProto]
+    models: tuple[onnx.ModelProto, onnx.ModelProto] | None
+
+
+@dataclass(frozen=True)
+class Proof:
+    """How segments compare with the whole model.
+
+    Attributes:
+        exact: with ONNX Runtime's optimizations off, without codecs: bit for bit.
+        optimized: largest relative error with them on; None where that was not run.
+        within_noise: an error beyond `OPTIMIZED_TOLERANCE` is one that rounding alone makes in this
+            model.
+        errors: for each cut with a codec the largest relative error that it causes.
+        first: the first tensor that differs, and how; empty if none does.
+        notes: what was and what was not shown, in sentences.
+    """
+
+    exact: Verdict
+    optimized: float | None = None
+    within_noise: bool = False
+    errors: Mapping[int, float] | None = None
+    first: str = ""
+    notes: tuple[str, ...] = ()
+
+    @property
+    def passed(self) -> bool:
+        return self.exact.passed and (
+            self.optimized is None or self.optimized <= OPTIMIZED_TOLERANCE or self.within_noise
+        )
+
+
+class Judge:
+    """The whole model with inputs drawn for it, to compare segments with.
+
+    Args:
+        whole: the model. It must not be changed meanwhile.
+        samples: samples of a user, as `--verify-data` reads them.
+
+    Raises:
+        BadModelError, UnverifiableError: ONNX Runtime does not run it.
+        UsageError: the samples do not fit.
+    """
+
+    def __init__(
+        self,
+        whole: onnx.ModelProto,
+        *,
+        samples: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        self._tell = progress or (lambda stage, done: None)
+        self._whole = whole
+        self._data: UserData | None = None if samples is None else load_user_data(samples)
+        self._verifier = Verifier(
+            whole, user_data=self._data, progress=lambda line: self._tell(line, 0.0)
+        )
+        self._outputs = [port.name for port in model_outputs(whole)]
+        self._optimized: Reference | None = None
+
+    @property
+    def feeds(self) -> tuple[str, ...]:
+        return self._verifier.descriptions
+
+    def judge(
+        self,
+        segments: Sequence[onnx.ModelProto],
+        *,
+        coded: Sequence[Coded] = (),
+        joined: Callable[[], onnx.ModelProto] | None = None,
+    ) -> Proof:
+        """Compare segments with the whole model.
+
+        Args:
+            segments: without codecs.
+            coded: cuts with a codec, to measure its error.
+            joined: makes the model that the segments come to, to look for the first difference.
+        """
+        row = _Row(segments, optimized=False)
+        exact = self._verifier.check_run(row.run, "exact")
+        if not exact.passed:
+            return Proof(exact, first=self._first(exact, joined))
+        notes = [f"halves equal the whole: {exact.summary()}, optimizations off"]
+        notes += exact.unverified
+        optimized, within = self._judge_optimized(segments)
+        if optimized is None:
+            notes.append("with ONNX Runtime's optimizations on it was not compared")
+        else:
+            notes.append(f"largest relative error with optimizations on: {optimized:.2g}")
+        if within:
+            notes.append("that is beyond 1e-5, and within what rounding alone makes of this model")
+        errors = {item.number: self._codec_error(item) for item in coded}
+        if errors:
+            on = "drawn inputs" if self._data is None else "samples"
+            listed = "; ".join(self.feeds[:MOST_FEEDS])
+            notes.append(f"errors of codecs were measured on {on}: {listed}")
+        return Proof(exact, optimized, within, errors, notes=tuple(notes))
+
+    def _judge_optimized(self, segments: Sequence[onnx.ModelProto]) -> tuple[float | None, bool]:
+        """Largest relative error, and whether all that is beyond the tolerance is mere noise."""
+        feeds = self._verifier.feeds[:MOST_FEEDS]
+        self._tell("comparing with optimizations on", 0.0)
+        try:
+            if self._optimized is None:
+                self._optimized = Reference(
+                    self._whole, Session(self._whole, optimized=True), feeds
+                )
+            row = _Row(segments, optimized=True)
+            found = [row.run(feed.arrays) for feed in feeds]
+            wanted = [self._optimized.outputs(index) for index in range(len(feeds))]
+        except OnnxoptError:
+            return None, False
+        names = [n for n in self._outputs if n not in self._optimized.traits.random]
+        pairs = zip(wanted, found, strict=True)
+        worst = max(
+            (relative_error(a[name], b[name]) for a, b in pairs for name in names), default=0.0
+        )
+        if worst <= OPTIMIZED_TOLERANCE:
+            return worst, False
+        within = all(
+            difference.passes
+            for index, values in enumerate(found)
+            for difference in self._optimized.compare(index, values, "rounding", []).values()
+        )
+        return worst, within
+
+    def _codec_error(self, item: Coded) -> float:
+        """Largest relative error in the outputs, on the first draws."""
+        self._tell(f"measuring the error of the codec at cut {item.number}", 0.0)
+        before = _Row(item.before, optimized=False)
+        after = _Row(item.after, optimized=False)
+        models = None if item.models is None else [Session(model) for model in item.models]
+        random = self._verifier.traits.random
+        worst = 0.0
+        for index, feed in enumerate(self._verifier.feeds[:MOST_FEEDS]):
+            there = before.through(feed.arrays)
+            for session in models or ():
+                there |= session.run({port.name: there[port.name] for port in session.inputs})
+            values = after.through(there)
+            wanted = self._verifier.outputs(index)
+            errors = (relative_error(wanted[n], values[n]) for n in wanted if n not in random)
+            worst = max(worst, *errors)
+        return worst
+
+    def _first(self, verdict: Verdict, joined: Callable[[], onnx.ModelProto] | None) -> str:
+        """The first tensor that differs, for a person."""
+        failed = next((output.feed for output in verdict.outputs if not output.ok), "")
+        if joined is not None:
+            self._tell("looking for the first difference", 0.0)
+            try:
+                found = first_difference(self._whole, joined(), "exact", self._data, on=failed)
+            except OnnxoptError:
+                found = None
+            if found is not None:
+                return f"'{found.name}' is off by {found.worst_absolute:.3g}"
+        bad = next((output for output in verdict.outputs if not output.ok), None)
+        return verdict.reason if bad is None else f"'{bad.name}' differs in {bad.differs}"
+
+
+class _Row:
+    """Sessions of segments that are run one after the other."""
+
+    def __init__(self, segments: Sequence[onnx.ModelProto], *, optimized: bool) -> None:
+        self._sessions = [Session(proto, optimized=optimized) for proto in segments]
+
+    def through(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """All that is there once they ran: what was given, and what they made."""
+        there = dict(values)
+        for session in self._sessions:
+            needed = {port.name: _given(there, port.name) for port in session.inputs}
+            given = {p.name: there[p.name] for p in session.overridable if p.name in there}
+            there.update(session.run(needed | given))
+        return there
+
+    run = through
+
+
+def _given(there: Mapping[str, Any], name: str) -> Any:
+    if name not in there:
+        raise BadModelError(f"a segment needs '{name}', which no segment before it makes")
+    return there[name]
+
+
+def relative_error(wanted: Any, found: Any) -> float:
+    """Largest error of an output relative to its largest element; infinite where types, shapes or
+    what is no number differ."""
+    if structural_difference(wanted, found).what:
+        return float("inf")
+    worst = 0.0
+    for (_, a), (_, b) in zip(leaves(wanted), leaves(found), strict=True):
+        if a is None or b is None:
+            continue
+        if a.dtype.kind in "OSU":
+            worst = max(worst, 0.0 if np.array_equal(a, b) else float("inf"))
+            continue
+        x, y = wide(a), wide(b)
+        same = (x == y) | (np.isnan(x) & np.isnan(y))
+        if not np.all(same | (np.isfinite(x) & np.isfinite(y))):
+            return float("inf")
+        scale = np.max(np.abs(x[np.isfinite(x)]), initial=SMALLEST_SCALE)
+        apart = np.abs(x[~same] - y[~same])
+        worst = max(worst, float(np.max(apart, initial=0.0) / scale))
+    return worst

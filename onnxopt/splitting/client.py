@@ -206,12 +206,12 @@ class SplitClient:
                 within_s=self._deadline_s - device,
             )
         except EdgeFailed as error:
-            self._availability.failed()
+            waited = time.perf_counter() - sent
+            self._availability.failed(waited)
             if self._chooser is not None:
                 self._chooser.failed()
             if self._fallback == "off":
                 raise
-            waited = time.perf_counter() - sent
             timings = Timings(cut, device, wire_s=waited, failure=error.what)
             return self._here(cut, values, timings, started)
         wall = time.perf_counter() - sent

@@ -145,8 +145,8 @@ def from_json(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: obj
     numbers = np.array(data, object)  # of no type yet: numpy would make floats of large integers
     if numbers.size != math.prod(shape) or (numbers.ndim != 1 and numbers.shape != shape):
         raise ProtocolError(f"'{name}' has {numbers.size} numbers, not what {list(shape)} needs")
-    kinds = {"b": {bool}, "f": {int, float}}.get(dtype.kind, {int})
-    if not set(map(type, numbers.flat)) <= kinds:
+    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float)}
+    if any(type(number) not in kinds.get(dtype.kind, (int,)) for number in numbers.flat):
         raise ProtocolError(f"the data of '{name}' is not of the type {dtype}")
     if dtype.kind in "iu" and numbers.size:
         limits = np.iinfo(dtype)

@@ -120,6 +120,15 @@ class Cuts:
         return tuple(first.values())
 
 
+def names_of(cuts: Cuts, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What names a cut in files: the tensors that cross, and the outputs that the device makes."""
+    tensors = cuts.dag.tensors
+    return (
+        tuple(tensors[t].name for t in cuts.crossing[cut]),
+        tuple(tensors[t].name for t in cuts.outputs(cut)),
+    )
+
+
 def bits(number: int) -> tuple[int, ...]:
     """Places of the ones in a number, ascending."""
     found = []

@@ -13,7 +13,7 @@ from onnxopt.splitting.context import Box, Context, Point
 from onnxopt.splitting.manifest import Codec
 from onnxopt.typed_json import typed
 
-SCHEMA = "onnxopt-split-plan/1"
+SCHEMA: Literal["onnxopt-split-plan/1"] = "onnxopt-split-plan/1"
 
 Objective: TypeAlias = Literal["latency", "energy", "throughput"]
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
-from onnxopt.splitting.candidates import Coding, candidates
+from onnxopt.splitting.candidates import Candidates, Coding, Ints, candidates
 from onnxopt.splitting.context import Box, Context
 from onnxopt.splitting.dag import Dag
 from onnxopt.splitting.enumeration import Cuts
@@ -53,7 +55,31 @@ def spots(cuts: Cuts, most: int) -> tuple[int, ...]:
     )
     wins = np.bincount(times.argmin(axis=1), minlength=len(best))
     ranked = sorted(range(len(best)), key=lambda place: (-wins[place], place))[:most]
-    return tuple(int(found.cut[i]) for i in by_device(found, (best[place] for place in ranked)))
+    chosen = _filled(found, inner, [int(best[place]) for place in ranked], most)
+    return tuple(int(found.cut[i]) for i in by_device(found, chosen))
+
+
+def _filled(found: Candidates, inner: Ints, chosen: list[int], most: int) -> list[int]:
+    """More cuts, so that none lies far from what is measured: those with least to send.
+
+    Each time one from the middle half of the longest stretch of work without any.
+    """
+    closed: set[tuple[float, float]] = set()
+    whole = float(found.device_s.max())
+    while len(chosen) < most:
+        places = sorted({0.0, whole, *(float(found.device_s[i]) for i in chosen)})
+        gaps = [gap for gap in pairwise(places) if gap not in closed]
+        if not gaps:
+            break
+        low, high = max(gaps, key=lambda gap: (gap[1] - gap[0], gap))
+        middle, quarter = (low + high) / 2, (high - low) / 4
+        near = [int(i) for i in inner if abs(found.device_s[i] - middle) <= quarter]
+        near = [i for i in near if i not in chosen]
+        if not near:
+            closed.add((low, high))
+            continue
+        chosen.append(min(near, key=lambda i: (found.sent[i], abs(found.device_s[i] - middle), i)))
+    return chosen
 
 
 def _seconds(dag: Dag, number: int) -> float:

@@ -59,21 +59,41 @@ def read_subject(
     """
     model = Model.from_proto(proto)
     infer(model)
-    sized = model
-    if shapes:
-        sized = Model.from_proto(fix_shapes(proto, shapes))
-        infer(sized)
+    sized, assumed = _sized(model, shapes or {})
     reader = _Reader(model, sized)
-    names = dimension_names(sized.graph).values()
     return Subject(
         proto,
         reader.dag(),
         reader.types.known,
-        tuple(dict.fromkeys(f"{name} = 1" for name in names)),
+        assumed,
         tuple(part.node.label() for part in reader.parts if _draws(part.node, proto.functions)),
         frozenset(value.name for value in reader.constants),
         tuple(reader.place[node] for node in model.graph.nodes if _made(node)),
     )
+
+
+def _sized(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Model, tuple[str, ...]]:
+    """The same model at concrete sizes, and what was assumed for that.
+
+    With numbers instead of symbols shape inference sees through Reshapes whose targets the model
+    computes.
+    """
+    names = dimension_names(model.graph)
+    given = fix_shapes(model.header, shapes) if shapes else model.header
+    declared = {info.name: info.type.tensor_type.shape.dim for info in given.graph.input}
+    fixed = dict(shapes)
+    assumed = []
+    for value in model.graph.inputs:
+        if value.shape is None or value.name in shapes:
+            continue
+        dims = [dim.dim_value for dim in declared[value.name]]
+        fixed[value.name] = tuple(dim or 1 for dim in dims)
+        assumed += [
+            names[s] for s, dim in zip(value.shape, dims, strict=True) if not dim and s in names
+        ]
+    sized = Model.from_proto(fix_shapes(model.header, fixed))
+    infer(sized)
+    return sized, tuple(dict.fromkeys(f"{name} = 1" for name in assumed))
 
 
 class _Reader:
@@ -95,11 +115,10 @@ class _Reader:
         ]
         twins = dict(zip(graph.nodes, sized.graph.nodes, strict=True))
         self._twin = {part.node: twins[part.node] for part in self.parts}
-        twin_values = zip(graph.inputs, sized.graph.inputs, strict=True)
-        self._bytes = {value: value_bytes(twin) for value, twin in twin_values}
+        pairs = [*zip(graph.inputs, sized.graph.inputs, strict=True)]
         for part in self.parts:
-            for value, twin in zip(part.node.outputs, self._twin[part.node].outputs, strict=True):
-                self._bytes[value] = value_bytes(twin)
+            pairs += zip(part.node.outputs, self._twin[part.node].outputs, strict=True)
+        self._bytes = {value: _size_bytes(value, twin) for value, twin in pairs}
         last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
         self.place = {n: last[_made(n)[0].name] for n in graph.nodes if _made(n)}
         self._weights: dict[object, tuple[int, int]] = {}
@@ -168,8 +187,13 @@ class _Reader:
             reads,
             makes,
             tuple(sorted(weights)),
-            sum(macs(node) or 0 for part in group for node in _inside(self._twin[part.node])),
+            sum(self._macs(part.node) for part in group),
         )
+
+    def _macs(self, node: Node) -> int:
+        """Of one run of it and of its bodies."""
+        pairs = zip(_inside(node), _inside(self._twin[node]), strict=True)
+        return sum(max(macs(inner) or 0, macs(twin) or 0) for inner, twin in pairs)
 
     def _weights_of(self, node: Node) -> Iterator[int]:
         """The weights that a node needs, those behind constant nodes and in its bodies too."""
@@ -185,6 +209,11 @@ class _Reader:
 
     def _weight(self, key: object, size_bytes: int) -> int:
         return self._weights.setdefault(key, (len(self._weights), size_bytes))[0]
+
+
+def _size_bytes(value: Value, twin: Value) -> int:
+    """At the concrete sizes; where these leave nothing to infer, with 1 for what is open."""
+    return value_bytes(value) if twin.static_shape is None else value_bytes(twin)
 
 
 def _made(node: Node) -> list[Value]:

@@ -138,7 +138,9 @@ class Judge:
             notes.append("that is beyond 1e-5, and within what rounding alone makes of this model")
         errors = {item.number: self._codec_error(item) for item in coded}
         if errors:
-            notes.append(f"errors of codecs were measured on {', '.join(self.feeds[:MOST_FEEDS])}")
+            on = "drawn inputs" if self._data is None else "samples"
+            listed = "; ".join(self.feeds[:MOST_FEEDS])
+            notes.append(f"errors of codecs were measured on {on}: {listed}")
         return Proof(exact, optimized, within, errors, notes=tuple(notes))
 
     def _judge_optimized(self, segments: Sequence[onnx.ModelProto]) -> tuple[float | None, bool]:

@@ -96,6 +96,11 @@ def join_folder(folder: Path) -> onnx.ModelProto:
     return joined(manifest, without_codecs(manifest, segments))
 
 
+def keeps_data_outside(folder: Path) -> bool:
+    """Whether a segment in the folder has its weights in a second file."""
+    return any(len(segment.files) > 1 for segment in read_manifest(folder).segments)
+
+
 def _changed(folder: Path, manifest: Manifest) -> list[str]:
     found = []
     for segment in manifest.segments:

@@ -34,6 +34,17 @@ class Wish:
     remarks: tuple[str, ...] = ()
 
 
+def split_names(subject: Subject, texts: Sequence[str]) -> list[str]:
+    """NAME[,NAME] as names; one that holds a comma itself is taken as it is."""
+    graph = subject.proto.graph
+    known = {tensor.name for tensor in subject.dag.tensors} | {node.name for node in graph.node}
+    return [
+        name
+        for text in texts
+        for name in ([text] if text in known else filter(None, map(str.strip, text.split(","))))
+    ]
+
+
 def named(subject: Subject, names: Sequence[str], codec: Codec) -> Wish:
     """The cut that a user names, its boundary completed.
 

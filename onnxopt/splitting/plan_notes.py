@@ -21,7 +21,8 @@ def notes_on(
                 f"the {side} is taken to need {speeds.factor:.3g} times as long as was measured on "
                 f"{profile.machine.processor}; this was not measured"
             )
-        if not profile.noise.trusted:
+        other = machines.device.profile if side == "edge" else None
+        if not profile.noise.trusted and profile is not other and profile != other:
             notes.append(f"the profile of the {side} is noisy: {profile.noise.why}")
     if not cuts.is_complete:
         left = sum(not block.is_complete for block in cuts.blocks)

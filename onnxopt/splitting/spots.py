@@ -6,11 +6,14 @@ from itertools import pairwise
 
 import numpy as np
 
+from onnxopt.errors import UsageError
+from onnxopt.splitting.boundary import before
 from onnxopt.splitting.candidates import Candidates, Coding, Ints, candidates
 from onnxopt.splitting.context import Box, Context
 from onnxopt.splitting.dag import Dag
-from onnxopt.splitting.enumeration import Cuts
+from onnxopt.splitting.enumeration import Cuts, enumerate_cuts
 from onnxopt.splitting.envelope import by_device, survivors
+from onnxopt.splitting.plan_file import Plan
 
 MACS_PER_S = 2e10
 BYTES_PER_S = 5e9
@@ -108,3 +111,31 @@ def _alone(dag: Dag, number: int) -> float:
     moved = sum(dag.tensors[t].size_bytes for t in (*operator.reads, *operator.makes))
     moved += sum(dag.weight_bytes[weight] for weight in operator.weights)
     return OPERATOR_S + operator.macs / MACS_PER_S + moved / BYTES_PER_S
+
+
+def spots_of(cuts: Cuts, plan: Plan, digest: str, most: int) -> tuple[Cuts, tuple[int, ...]]:
+    """The cuts that a plan exports, then the next best ones; filled up with those of `spots`.
+
+    Returns:
+        all cuts, those of the plan among them, and the numbers of at most `most` of these.
+
+    Raises:
+        UsageError: the plan is for another model.
+    """
+    if plan.model != digest:
+        raise UsageError(
+            "the plan is for another model: its hash is not that of this file",
+            "plan again with `onnxopt split plan`",
+        )
+    place = {tensor.name: number for number, tensor in enumerate(cuts.dag.tensors)}
+    wanted = []
+    for cut in (*plan.cuts, *plan.best):
+        names = [place[name] for name in (*cut.tensors, *cut.outputs)]
+        producers = (cuts.dag.tensors[number].producer for number in names)
+        device = before(cuts.dag, (p for p in producers if p is not None))
+        wanted.append(sum(1 << operator for operator in device))
+    every = enumerate_cuts(cuts.dag, most=cuts.most, more=wanted)
+    planned = [every.device.index(device) for device in wanted]
+    order = dict.fromkeys((*planned, *spots(every, most)))
+    inner = [cut for cut in order if cut not in (0, every.whole)][:most]
+    return every, tuple(sorted(inner, key=lambda cut: (every.device[cut].bit_count(), cut)))

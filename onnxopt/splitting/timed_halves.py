@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 
 from onnxopt.model import save
-from onnxopt.profiling.bench import Asked
+from onnxopt.profiling.bench import WARM_UP_S, Asked
 from onnxopt.profiling.document import Spread
 from onnxopt.profiling.events import read_trace
 from onnxopt.profiling.feeds import Array, drawn, input_shapes, read_feeds
@@ -34,7 +34,7 @@ FEW_ROUNDS = 20
 
 @dataclass(frozen=True)
 class TimedModel:
-    """A model that takes turns: it runs once, so that it is in the caches, and then is timed."""
+    """A model that takes turns: it runs for a while, as the whole model does, and then is timed."""
 
     warm_up: Turn
     timed: Turn
@@ -86,7 +86,7 @@ class Halves:
         session = Measured(file, threads=self._asked.threads, provider=self._asked.provider)
         session.run(feeds)
         run = partial(session.run, feeds)
-        return TimedModel(Turn(run), Turn(run, repeats=0))
+        return TimedModel(Turn(run, repeats=0, shortest_s=WARM_UP_S), Turn(run, repeats=0))
 
     def pair(self, cuts: Cuts, cut: int) -> tuple[TimedModel, TimedModel]:
         """Both sides of a cut that has something on each."""

@@ -13,9 +13,9 @@ from onnxopt.report.table import plain_table
 from onnxopt.splitting.context import Context
 from onnxopt.splitting.plan_file import Plan, PlannedCut
 
-COLUMNS = ("", "cut at", "codec", "device", "wire", "edge", "latency", "sent", "memory")
+COLUMNS = ("", "cut at", "codec", "device", "wire", "edge", "latency", "memory")
 
-LONGEST = 26
+LONGEST = 23
 """Characters of a tensor in these tables."""
 
 
@@ -55,28 +55,28 @@ def _goal(plan: Plan) -> str:
 
 
 def _table(plan: Plan, rows: Sequence[tuple[str, PlannedCut]]) -> RenderableType:
-    extra = {"energy": "energy", "throughput": "every"}.get(plan.objective)
-    columns = (*COLUMNS, extra) if extra else COLUMNS
-    return plain_table(columns, [_row(plan, label, cut) for label, cut in rows], left=3)
+    last = {"energy": "energy", "throughput": "every"}.get(plan.objective, "sent")
+    return plain_table((*COLUMNS, last), [_row(plan, label, cut) for label, cut in rows], left=3)
 
 
 def _row(plan: Plan, label: str, cut: PlannedCut) -> tuple[str, ...]:
     point, context = cut.point, plan.context
-    wire = _wire_s(cut, context)
-    row = (
-        label if not cut.broken else f"{label} no".strip(),
+    last = bytes_text(round(point.sent_bytes)) if point.is_remote else "-"
+    if plan.objective == "energy":
+        last = f"{cut.energy_j:.3g} J"
+    elif plan.objective == "throughput":
+        last = seconds_text(cut.interval_s)
+    return (
+        " ".join(filter(None, (label, "~" * (not cut.measured), "no" * bool(cut.broken)))),
         where_text(cut),
         cut.codec if point.is_remote else "-",
         seconds_text(context.device_load * point.device_s),
-        seconds_text(wire) if point.is_remote else "-",
+        seconds_text(_wire_s(cut, context)) if point.is_remote else "-",
         seconds_text(context.edge_load * point.edge_s),
-        seconds_text(cut.latency_s) + ("" if cut.measured else " ~"),
-        bytes_text(round(point.sent_bytes)) if point.is_remote else "-",
+        seconds_text(cut.latency_s),
         bytes_text(cut.weight_bytes + cut.peak_bytes),
+        last,
     )
-    if plan.objective == "energy":
-        return (*row, f"{cut.energy_j:.3g} J")
-    return (*row, seconds_text(cut.interval_s)) if plan.objective == "throughput" else row
 
 
 def where_text(cut: PlannedCut) -> str:

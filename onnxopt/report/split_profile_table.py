@@ -62,7 +62,7 @@ def tensors_text(names: tuple[str, ...], longest: int = LONGEST) -> str:
     """The tensors that cross, for a person."""
     if not names:
         return "-"
-    more = f" and {len(names) - 1} more" if len(names) > 1 else ""
+    more = f" +{len(names) - 1}" if len(names) > 1 else ""
     room = longest - len(more)
     first = names[0] if len(names[0]) <= room else "..." + names[0][3 - room :]
     return first + more

@@ -47,6 +47,11 @@ class Chain:
         self._loading = threading.Lock()
         self._kept = _kept(manifest)
 
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Files that are."""
+        return frozenset(self._sessions)
+
     def load(
         self,
         segments: Iterable[int],

@@ -87,6 +87,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: asyncio.Transport | None = None
         self._head_buffer = bytearray(host.limits.head_bytes)
         self._filled = 0
+        self._ended = False
         self._body = memoryview(b"")
         self._head: Head | None = None
         self._half: Half | None = None
@@ -119,9 +120,14 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is not State.LEAVING:  # then nothing that comes counts any more
             self._filled += nbytes
             self._head_grew()
+            if self._filled == len(self._head_buffer) and self._transport is not None:
+                self._transport.pause_reading()  # until the request before this is answered
 
     def eof_received(self) -> bool:
-        """A client that has sent all it wants to may still get its answer."""
+        """A client that has sent all it wants to still gets the answers to that."""
+        self._ended = True
+        if self.state in (State.IDLE, State.HEAD):
+            return END in self._head_buffer[: self._filled]
         return self.state in (State.ANSWER, State.SENDING)
 
     def pause_writing(self) -> None:
@@ -178,9 +184,9 @@ class Connection(asyncio.BufferedProtocol):
             self._send(self._host.look_up(head))
             return
         self._half = self._host.half_for(head)
-        self.expected = head.length
         if not self._host.make_room(head.length):
             raise ProtocolError("there is no memory left for such a request now", status=503)
+        self.expected = head.length
         self._body = _aligned(head.length, head.json_length or 0)
         self.received = min(len(rest), head.length)
         self._body[: self.received] = rest[: self.received]
@@ -197,10 +203,10 @@ class Connection(asyncio.BufferedProtocol):
     def _body_grew(self) -> None:
         if self.received == self.expected:
             self.receive_s = time.monotonic() - self.since
-            assert self._transport is not None
-            self._transport.pause_reading()
             self._wait_for(State.ANSWER, None)
             self._task = self._loop.create_task(self._answer())
+        elif self._ended:
+            self._close()
 
     async def _answer(self) -> None:
         assert self._half is not None and self._head is not None
@@ -230,7 +236,8 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def _next(self) -> None:
-        if self._head is not None and (not self._head.keep_alive or self._host.stopping):
+        is_over = self._ended and END not in self._head_buffer[: self._filled]
+        if is_over or self._host.stopping or (self._head and not self._head.keep_alive):
             self._close()
             return
         assert self._transport is not None

@@ -3,7 +3,8 @@ from __future__ import annotations
 import pytest
 from splitting_dags import all_down_sets, from_reads, parallel_chains, peak_of, random_dag
 
-from onnxopt.splitting.enumeration import Cuts, bits, enumerate_cuts, separators
+from onnxopt.splitting.enumeration import Cuts, enumerate_cuts, separators
+from onnxopt.splitting.growing import bits
 
 SEEDS = range(200)
 

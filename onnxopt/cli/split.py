@@ -7,6 +7,8 @@ import typer
 from onnxopt.cli.split_cuts import cuts
 from onnxopt.cli.split_export import export
 from onnxopt.cli.split_join import join
+from onnxopt.cli.split_plan import plan
+from onnxopt.cli.split_profile import profile
 from onnxopt.cli.split_run import run
 from onnxopt.cli.split_serve import serve
 from onnxopt.cli.split_verify import verify
@@ -16,5 +18,5 @@ split = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
-for command in (cuts, export, verify, join, serve, run):
+for command in (cuts, profile, plan, export, verify, join, serve, run):
     split.command()(command)

@@ -10,8 +10,9 @@ from itertools import product
 from onnxopt.splitting.candidates import Coding, Powers, back_bytes
 from onnxopt.splitting.choosing import Task
 from onnxopt.splitting.context import Box, Context
-from onnxopt.splitting.enumeration import Cuts, bits, enumerate_cuts
+from onnxopt.splitting.enumeration import Cuts, enumerate_cuts
 from onnxopt.splitting.flow import Prices, cheapest
+from onnxopt.splitting.growing import bits
 
 SHARES = tuple(
     (a / 4, b / 4, (4 - a - b) / 4) for a, b in product(range(5), repeat=2) if a + b <= 4

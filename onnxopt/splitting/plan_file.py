@@ -13,7 +13,7 @@ from onnxopt.splitting.context import Box, Context, Point
 from onnxopt.splitting.manifest import Codec
 from onnxopt.typed_json import typed
 
-SCHEMA = "onnxopt-split-plan/1"
+SCHEMA: Literal["onnxopt-split-plan/1"] = "onnxopt-split-plan/1"
 
 Objective: TypeAlias = Literal["latency", "energy", "throughput"]
 
@@ -34,6 +34,8 @@ class PlannedCut:
             device uses for it; between two requests when many are in flight.
         measured: both parts were measured; otherwise the times are sums and interpolations.
         broken: budgets that it breaks, in words; it may not be chosen then.
+        error: largest relative error that the codec causes in the outputs, on calibration data;
+            None if that was not measured.
     """
 
     tensors: tuple[str, ...]
@@ -48,6 +50,7 @@ class PlannedCut:
     interval_s: float
     measured: bool
     broken: tuple[str, ...]
+    error: float | None = None
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,252 @@
+"""`onnxopt split plan`: where to split a model, by two profiles and what lies between."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from onnxopt.cli.options import Json, ModelArgument, Quiet, Verbose, by_name
+from onnxopt.cli.progress import Bar
+
+if TYPE_CHECKING:
+    from onnxopt.splitting.candidates import Powers
+    from onnxopt.splitting.choosing import Budgets
+    from onnxopt.splitting.context import Box, Context
+    from onnxopt.splitting.manifest import Codec
+
+
+class ObjectiveChoice(str, Enum):
+    """What is to be best."""
+
+    latency = "latency"
+    energy = "energy"
+    throughput = "throughput"
+
+
+class CodecsChoice(str, Enum):
+    """Which codecs a plan may use."""
+
+    auto = "auto"
+    none = "none"
+    fp16 = "fp16"
+    uint8 = "uint8"
+
+
+def plan(
+    model: ModelArgument,
+    device: Annotated[
+        Path, typer.Option(metavar="FILE.json", help="What `split profile` wrote on the device.")
+    ],
+    bandwidth: Annotated[
+        str, typer.Option(metavar="5.85Mbit", help="Of the link, each way, per second.")
+    ],
+    edge: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE.json", help="What it wrote at the edge.  [default: that of the device]"
+        ),
+    ] = None,
+    edge_speedup: Annotated[
+        float, typer.Option(help="Take the edge as so many times as fast as it was measured.")
+    ] = 1.0,
+    device_slowdown: Annotated[
+        float, typer.Option(help="Take the device as so many times as slow as it was measured.")
+    ] = 1.0,
+    rtt: Annotated[
+        str, typer.Option(metavar="50ms", help="A request without data, there and back.")
+    ] = "0ms",
+    objective: Annotated[
+        ObjectiveChoice, typer.Option(help="What is to be best.")
+    ] = ObjectiveChoice.latency,
+    codec: Annotated[
+        CodecsChoice, typer.Option(help="How float32 tensors may cross; auto: whatever is best.")
+    ] = CodecsChoice.auto,
+    max_device_weights: Annotated[
+        str | None, typer.Option(metavar="20MB", help="Weights that the device may hold.")
+    ] = None,
+    max_device_memory: Annotated[
+        str | None,
+        typer.Option(metavar="64MB", help="Weights and activations that it may hold at once."),
+    ] = None,
+    max_energy: Annotated[
+        str | None, typer.Option(metavar="2J", help="What the device may use for one request.")
+    ] = None,
+    max_latency: Annotated[
+        str | None, typer.Option(metavar="200ms", help="What one request may take.")
+    ] = None,
+    device_power: Annotated[
+        float | None, typer.Option(metavar="W", help="What the device draws while it computes.")
+    ] = None,
+    radio_power: Annotated[
+        float, typer.Option(metavar="W", help="... while it sends or receives.")
+    ] = 0.0,
+    idle_power: Annotated[
+        float, typer.Option(metavar="W", help="... while it waits for the edge.")
+    ] = 0.0,
+    adaptive: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="K", help="Up to K cuts, for a range of conditions."),
+    ] = None,
+    bandwidths: Annotated[
+        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: of the link.")
+    ] = "1.1Mbit..1Gbit",
+    rtts: Annotated[
+        str | None,
+        typer.Option(metavar="LOW..HIGH", help="With --adaptive: round trips.  [default: --rtt]"),
+    ] = None,
+    device_loads: Annotated[
+        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: device slower by this.")
+    ] = "1..1",
+    edge_loads: Annotated[
+        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: edge slower by this.")
+    ] = "1..1",
+    raw_input: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=BYTES",
+            help="The application has this input in so many bytes (pixels). Repeatable.",
+        ),
+    ] = None,
+    calibration: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.npz|DIR", help="Measure what the codecs change on these."),
+    ] = None,
+    pareto: Annotated[
+        bool, typer.Option("--pareto", help="List all plans that no other one beats in all.")
+    ] = False,
+    compare: Annotated[
+        str | None,
+        typer.Option(
+            metavar="gads,dads,...",
+            help="Beside: gads, dads, neurosurgeon, jalad, lmos, device-only, edge-only, or all.",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="PLAN.json", help="Write the plan.")
+    ] = None,
+    json: Json = False,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+) -> None:
+    """Find the best way to split a model: of all cuts, with all codecs.
+
+    Everything on the device and everything at the edge are among them; often they are best. Budgets
+    are hard: if none is kept, you are told which one and by how much. With --adaptive the plan has
+    up to K cuts more, nested in each other, of which the client chooses as conditions change.
+
+    \b
+    Examples:
+      onnxopt split plan model.onnx --device device.json --edge edge.json \\
+          --bandwidth 5.85Mbit --rtt 50ms -o plan.json
+      onnxopt split plan model.onnx --device device.json --edge-speedup 10 --bandwidth 20Mbit
+      onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
+          --objective energy --device-power 4 --radio-power 1.2 --max-device-memory 64MB
+      onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
+          --adaptive 3 --bandwidths 1.1Mbit..1Gbit --edge-loads 1..4 -o plan.json
+      onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
+          --pareto --compare all
+
+    \b
+    Exit codes: 0 fine; 1 no cut keeps the budgets; 2 usage; 3 bad model;
+    4 ONNX Runtime does not run the model (with --calibration).
+    """
+    from onnxopt.files import check_target
+    from onnxopt.model import load
+    from onnxopt.profiling.files import as_json, write_json
+    from onnxopt.quantities import parse_bits, parse_count, parse_seconds
+    from onnxopt.report.split_plan_table import split_plan_table
+    from onnxopt.report.table import console
+    from onnxopt.splitting.baselines import METHODS
+    from onnxopt.splitting.choosing import Task
+    from onnxopt.splitting.codec_errors import with_errors
+    from onnxopt.splitting.context import Context
+    from onnxopt.splitting.planning import Wish, plan_split
+    from onnxopt.splitting.profiled import profiled
+
+    if output is not None:
+        check_target(output)
+    context = Context(parse_bits(bandwidth), parse_seconds(rtt))
+    budgets = _budgets(max_device_weights, max_device_memory, max_energy, max_latency)
+    powers = _powers(device_power, radio_power, idle_power)
+    box = _box(context, bandwidths, rtts, device_loads, edge_loads) if adaptive else None
+    methods = (
+        tuple(METHODS) if compare == "all" else tuple(filter(None, (compare or "").split(",")))
+    )
+    wish = Wish(
+        Task(context, objective.value, budgets, powers),
+        _codecs(codec),
+        box,
+        adaptive or 1,
+        by_name("--raw-input", raw_input, parse_count),
+        methods,
+        pareto,
+    )
+    known = profiled(load(model), model, device, edge or device, device_slowdown, edge_speedup)
+    made = plan_split(known.subject, known.machines, wish, source=str(model), digest=known.digest)
+    if calibration is not None:
+        with Bar(quiet=quiet or json) as bar:
+            made = with_errors(known.subject, made, calibration, bar)
+    if output is not None:
+        write_json(made, output)
+    if json:
+        typer.echo(as_json(made).rstrip("\n"))
+    elif not quiet:
+        console().print(split_plan_table(made))
+
+
+def _codecs(choice: CodecsChoice) -> tuple[Codec, ...]:
+    every: tuple[Codec, ...] = ("none", "fp16", "uint8")
+    return every if choice is CodecsChoice.auto else tuple(c for c in every if c == choice.value)
+
+
+def _budgets(
+    weights: str | None, memory: str | None, energy: str | None, latency: str | None
+) -> Budgets:
+    from onnxopt.quantities import parse_count, parse_joules, parse_seconds
+    from onnxopt.splitting.choosing import Budgets
+
+    return Budgets(
+        None if weights is None else parse_count(weights),
+        None if memory is None else parse_count(memory),
+        None if energy is None else parse_joules(energy),
+        None if latency is None else parse_seconds(latency),
+    )
+
+
+def _powers(compute: float | None, radio: float, idle: float) -> Powers | None:
+    from onnxopt.errors import UsageError
+    from onnxopt.splitting.candidates import Powers
+
+    if compute is None and (radio or idle):
+        raise UsageError("what the device draws while it computes is missing", "add --device-power")
+    if min(compute or 0.0, radio, idle) < 0:
+        raise UsageError("watts are not below 0")
+    return None if compute is None else Powers(compute, radio, idle)
+
+
+def _box(
+    context: Context, bandwidths: str, rtts: str | None, device_loads: str, edge_loads: str
+) -> Box:
+    from onnxopt.quantities import parse_between, parse_bits, parse_seconds
+    from onnxopt.splitting.context import Box, Context
+
+    rates = parse_between(bandwidths, parse_bits)
+    trips = (context.rtt_s,) * 2 if rtts is None else parse_between(rtts, parse_seconds)
+    device, edge = (parse_between(text, _load) for text in (device_loads, edge_loads))
+    least = Context(rates[0], trips[0], device[0], edge[0])
+    return Box(least, Context(rates[1], trips[1], device[1], edge[1]))
+
+
+def _load(text: str) -> float:
+    from onnxopt.errors import UsageError
+
+    try:
+        found = float(text)
+    except ValueError:
+        found = 0.0
+    if not 0 < found < float("inf"):
+        raise UsageError(f"'{text}' is no load", "write 1..4: as it was measured, to four times")
+    return found

@@ -130,7 +130,7 @@ def _whole(
     try:
         proto = load(path)
         if read_source(path, proto).digest == manifest.model:
-            return proto, f"'{path}'"
+            return proto, f"'{path.resolve()}'"
     except BadModelError:  # it is gone, or its weights are
         pass
     return None, "the model that the halves come to when they are joined"

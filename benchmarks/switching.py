@@ -42,7 +42,7 @@ from onnxopt.splitting.manifest import Manifest
 TOLERANCE = 1e-5
 HEADER = (
     "| model | segments | requests | switches | wrong | failed | ms of a request: switching | "
-    "staying | whole MB | chain MB | ratio | without imports |\n|---|---|---|---|---|---|---|---|---|---|---|---|"
+    "staying | whole MB | chain MB | ratio | without imports |\n" + 12 * "|---" + "|"
 )
 
 

@@ -33,7 +33,7 @@ def folder(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def samples(tmp_path: Path) -> Path:
-    np.savez(tmp_path / "x.npz", **FEEDS)
+    np.savez(tmp_path / "x.npz", allow_pickle=False, **FEEDS)
     return tmp_path / "x.npz"
 
 

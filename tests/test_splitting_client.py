@@ -10,6 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 from edges import until
 from splits import (
@@ -292,6 +294,25 @@ def test_mistakes_in_making_a_client_are_said(folder: Path, tmp_path: Path) -> N
         SplitClient(folder, "http://edge", cut=5)
     with pytest.raises(UsageError, match="no folder"):
         SplitClient(tmp_path / "none", None)
+
+
+def test_an_output_that_cannot_be_sent_back_is_refused_at_once(tmp_path: Path) -> None:
+    proto = two_branches()
+    text = onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, None)
+    node = onnx.helper.make_node("Cast", ["y"], ["text"], to=onnx.TensorProto.STRING)
+    proto.graph.node.append(node)
+    proto.graph.output.append(text)
+    write_split(tmp_path, proto, CUTS_OF_TWO_BRANCHES)
+    making: list[Callable[[], object]] = [
+        lambda: SplitClient(tmp_path, "http://edge"),
+        lambda: SplitClient(tmp_path, "http://edge", chooser=Noted()),
+        lambda: Endpoint(tmp_path),
+    ]
+    for make in making:
+        with pytest.raises(UsageError, match="'text', which is no tensor of numbers"):
+            make()
+    with SplitClient(tmp_path, None) as client:
+        assert client.run(feeds_of_two_branches(0))["text"].dtype == object
 
 
 def test_a_segment_that_was_changed_is_not_run(tmp_path: Path) -> None:

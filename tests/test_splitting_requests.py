@@ -101,7 +101,7 @@ def test_what_is_no_file_of_arrays_is_refused(tmp_path: Path) -> None:
 
 def test_inputs_for_another_number_of_requests_are_refused(tmp_path: Path) -> None:
     file = saved(tmp_path, x=np.zeros((4, 2)), z=np.zeros((3, 2)))
-    with pytest.raises(UsageError, match="'z' .* is enough for 3 requests, not 4"):
+    with pytest.raises(UsageError, match=r"'z' .* is enough for 3 requests, not 4"):
         read_requests(file, [X, Port("z", "float32", ("N", 2), 8)])
 
 

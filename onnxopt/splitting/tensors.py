@@ -62,6 +62,11 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype]
 
 
+def can_cross(dtype: str) -> bool:
+    """Whether the protocol has a type for tensors of this one, as numpy names it."""
+    return any(str(known) == dtype for known in _NAMES)
+
+
 def to_bytes(array: Array) -> memoryview:
     """The elements, little endian, row by row; without a copy where they lie so already."""
     flat = np.ascontiguousarray(array).reshape(-1)

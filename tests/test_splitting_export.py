@@ -180,6 +180,9 @@ def test_only_float32_is_ever_encoded(codec: str) -> None:
     wire = {port.name: port.dtype for port in parts.borders[1].coding.wire}
     assert wire["c"] == "bool"
     assert {port.name for port in parts.borders[1].coding.encoded} == {"x", "early"}
+    shapes = cases.halves_at(cases.model(cases.SHAPES), "b", codec=codec)  # type: ignore[arg-type]
+    wire = {port.name: port.dtype for port in shapes.borders[1].coding.wire}
+    assert wire["target"] == "int64"
     quantized = cases.halves_at(cases.model(cases.QUANTIZED), "q", codec=codec)  # type: ignore[arg-type]
     assert quantized.borders[1].codec == "none"
     assert quantized.pieces == quantized.plain

@@ -109,7 +109,12 @@ def oversized(path: str, count: int, seed: int = 0) -> Iterator[bytes]:
     for number in range(count):
         kind = number % 5
         if kind == 0:
-            yield b"GET /v2 HTTP/1.1\r\n" + b"A: " + b"b" * draw.randint(20_000, 100_000) + b"\r\n\r\n"
+            yield (
+                b"GET /v2 HTTP/1.1\r\n"
+                + b"A: "
+                + b"b" * draw.randint(20_000, 100_000)
+                + b"\r\n\r\n"
+            )
         elif kind == 1:
             yield post(path, b"x" * 1000, length=draw.randint(10**9, 10**15))
         elif kind == 2:
@@ -117,7 +122,9 @@ def oversized(path: str, count: int, seed: int = 0) -> Iterator[bytes]:
         elif kind == 3:
             yield post(path, huge.encode())
         else:
-            yield post(path, b"{}", f"Inference-Header-Content-Length: {draw.randint(10**7, 10**17)}")
+            yield post(
+                path, b"{}", f"Inference-Header-Content-Length: {draw.randint(10**7, 10**17)}"
+            )
 
 
 class Slow:

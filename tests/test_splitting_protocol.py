@@ -192,7 +192,7 @@ def test_the_good_request_is_taken() -> None:
     ],
 )
 def test_whatever_is_wrong_with_a_request_is_said(content: Any, data: bytes, said: str) -> None:
-    with pytest.raises(ProtocolError, match=".*") as raised:
+    with pytest.raises(ProtocolError) as raised:
         decoded(content, data)
     assert said in raised.value.what and raised.value.status == 400
 
@@ -209,9 +209,9 @@ def test_whole_numbers_that_a_type_cannot_hold_are_refused() -> None:
         content = json.dumps({"inputs": [entry]}).encode()
         with pytest.raises(ProtocolError, match="'i'"):
             decode_request(memoryview(content), None, [Port("i", dtype, (1,), 1)], [])
+    entry = {"name": "i", "shape": [1], "datatype": "INT8", "data": [1.5]}
+    content = json.dumps({"inputs": [entry]}).encode()
     with pytest.raises(ProtocolError, match="not of the type"):
-        entry = {"name": "i", "shape": [1], "datatype": "INT8", "data": [1.5]}
-        content = json.dumps({"inputs": [entry]}).encode()
         decode_request(memoryview(content), None, [Port("i", "int8", (1,), 1)], [])
 
 

@@ -31,6 +31,10 @@ REASONS = {
 }
 
 
+USUAL_HEAD_BYTES = 2048
+"""The buffer of a head begins with so many, so that many connections take little."""
+
+
 class State(enum.Enum):
     """What a connection waits for."""
 
@@ -85,7 +89,7 @@ class Connection(asyncio.BufferedProtocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._head_buffer = bytearray(host.limits.head_bytes)
+        self._head_buffer = bytearray(min(USUAL_HEAD_BYTES, host.limits.head_bytes))
         self._filled = 0
         self._ended = False
         self._body = memoryview(b"")
@@ -111,6 +115,8 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self.state is State.BODY:
             return self._body[self.received :]
+        if self._filled == len(self._head_buffer):
+            self._head_buffer.extend(bytes(self._host.limits.head_bytes - self._filled))
         return memoryview(self._head_buffer)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -120,7 +126,7 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is not State.LEAVING:  # then nothing that comes counts any more
             self._filled += nbytes
             self._head_grew()
-            if self._filled == len(self._head_buffer) and self._transport is not None:
+            if self._filled == self._host.limits.head_bytes and self._transport is not None:
                 self._transport.pause_reading()  # until the request before this is answered
 
     def eof_received(self) -> bool:
@@ -168,7 +174,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._begin(end)
             except ProtocolError as error:
                 self._refuse(error)
-        elif self._filled == len(self._head_buffer):
+        elif self._filled == self._host.limits.head_bytes:
             self._refuse(ProtocolError("the head of the request is too long", status=431))
         elif self.state is State.IDLE and self._filled:
             self._wait_for(State.HEAD, self._host.limits.head_s)

@@ -62,6 +62,11 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype]
 
 
+def can_cross(dtype: str) -> bool:
+    """Whether the protocol has a type for tensors of this one, as numpy names it."""
+    return any(str(known) == dtype for known in _NAMES)
+
+
 def to_bytes(array: Array) -> memoryview:
     """The elements, little endian, row by row; without a copy where they lie so already."""
     flat = np.ascontiguousarray(array).reshape(-1)
@@ -145,8 +150,8 @@ def from_json(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: obj
     numbers = np.array(data, object)  # of no type yet: numpy would make floats of large integers
     if numbers.size != math.prod(shape) or (numbers.ndim != 1 and numbers.shape != shape):
         raise ProtocolError(f"'{name}' has {numbers.size} numbers, not what {list(shape)} needs")
-    kinds = {"b": {bool}, "f": {int, float}}.get(dtype.kind, {int})
-    if not set(map(type, numbers.flat)) <= kinds:
+    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float)}
+    if any(type(number) not in kinds.get(dtype.kind, (int,)) for number in numbers.flat):
         raise ProtocolError(f"the data of '{name}' is not of the type {dtype}")
     if dtype.kind in "iu" and numbers.size:
         limits = np.iinfo(dtype)

@@ -17,7 +17,8 @@ from onnxopt.model import load
 from onnxopt.runtime import Session
 from onnxopt.splitting.boundary import complete
 from onnxopt.splitting.dag import Dag
-from onnxopt.splitting.export import Exported, export, read_source
+from onnxopt.splitting.describing import read_source
+from onnxopt.splitting.export import Exported, export
 from onnxopt.splitting.halves import Parts, take_apart
 from onnxopt.splitting.manifest import Codec
 from onnxopt.splitting.operators import Subject, read_subject

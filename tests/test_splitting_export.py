@@ -19,6 +19,7 @@ from onnxopt.model import load, save
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
 from onnxopt.splitting import export as exporting
+from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import read_manifest
 from onnxopt.splitting.halves import take_apart
 from onnxopt.splitting.operators import read_subject
@@ -123,7 +124,7 @@ def test_external_data_is_written_anew_for_each_half(tmp_path: Path) -> None:
     file = tmp_path / "model.onnx"
     save(proto, file, external_data="always")
     loaded = load(file)
-    subject, source = read_subject(loaded), exporting.read_source(file, loaded)
+    subject, source = read_subject(loaded), read_source(file, loaded)
     assert source.was_external
     wish = cases.chain_wish(subject, ["b"])
     done = exporting.export(subject, wish, source, tmp_path / "out")
@@ -180,6 +181,9 @@ def test_only_float32_is_ever_encoded(codec: str) -> None:
     wire = {port.name: port.dtype for port in parts.borders[1].coding.wire}
     assert wire["c"] == "bool"
     assert {port.name for port in parts.borders[1].coding.encoded} == {"x", "early"}
+    shapes = cases.halves_at(cases.model(cases.SHAPES), "b", codec=codec)  # type: ignore[arg-type]
+    wire = {port.name: port.dtype for port in shapes.borders[1].coding.wire}
+    assert wire["target"] == "int64"
     quantized = cases.halves_at(cases.model(cases.QUANTIZED), "q", codec=codec)  # type: ignore[arg-type]
     assert quantized.borders[1].codec == "none"
     assert quantized.pieces == quantized.plain
@@ -356,7 +360,7 @@ def test_all_at_the_edge_is_one_segment_that_gets_the_inputs(tmp_path: Path) -> 
     file.write_bytes(proto.SerializeToString())
     subject = read_subject(proto)
     wish = named(subject, ["x"], "uint8")
-    source = exporting.read_source(file, proto)
+    source = read_source(file, proto)
     done = exporting.export(subject, wish, source, tmp_path / "out", serve=["triton"])
     assert [s.file for s in done.manifest.segments] == ["segment00.onnx"]
     assert done.manifest.chosen == 0

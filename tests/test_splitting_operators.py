@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import judge
 import onnx
+import onnx.helper
 import pytest
 import split_cases as cases
 from hypothesis import given, settings
@@ -174,6 +175,39 @@ def test_types_that_shape_inference_does_not_know_come_from_the_runtime() -> Non
     assert types["a"] == ("float32", ("N", 3, 6))
     assert types["f"] == ("float32", ("N", 3, 5))
     assert types["g"][0] == "float32"
+
+
+def test_shapes_that_a_file_declares_wrong_are_not_believed() -> None:
+    proto = cases.model(cases.CONTRIB)
+    wrong = onnx.helper.make_tensor_value_info("f", onnx.TensorProto.FLOAT, [7, 7, 7])
+    proto.graph.value_info.append(wrong)
+    dims = {t.name: t.dims for t in read_subject(proto).dag.tensors}
+    assert dims["f"] == ("N", 3, 5)
+
+
+@pytest.mark.parametrize("text", [cases.RESIDUAL, cases.SIDE_HEAD, cases.CAPTURES])
+def test_memory_of_a_side_is_what_is_alive_at_once(text: str) -> None:
+    dag = subject(text).dag
+    for device in cases.down_sets(dag):
+        for side in (device, frozenset(range(len(dag.operators))) - device):
+            assert side_of(dag, side).peak_bytes == alive_at_once(dag, side)
+
+
+def alive_at_once(dag: Dag, side: frozenset[int]) -> int:
+    """Asked of each tensor at each operator."""
+    most = 0
+    for now in side:
+        live = 0
+        for tensor in dag.tensors:
+            own = [reader for reader in tensor.readers if reader in side]
+            if tensor.producer in side:
+                leaves = tensor.is_output or len(own) < len(tensor.readers)
+                alive = tensor.producer <= now and (leaves or max(own) >= now)
+            else:
+                alive = bool(own) and max(own) >= now
+            live += tensor.size_bytes * alive
+        most = max(most, live)
+    return most
 
 
 def test_symbols_stay_symbols_while_sizes_are_told_at_numbers() -> None:

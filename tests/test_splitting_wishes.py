@@ -12,7 +12,8 @@ import split_cases as cases
 from onnxopt.errors import UsageError
 from onnxopt.profiling.files import as_json
 from onnxopt.splitting.context import Context, Point
-from onnxopt.splitting.export import export, read_source
+from onnxopt.splitting.describing import read_source
+from onnxopt.splitting.export import export
 from onnxopt.splitting.manifest import Codec
 from onnxopt.splitting.operators import read_subject
 from onnxopt.splitting.plan_file import SCHEMA, Plan, PlannedCut

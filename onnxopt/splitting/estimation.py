@@ -7,7 +7,7 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from onnxopt.splitting.context import Context, Point
+from onnxopt.splitting.context import Box, Context, Point
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
 
@@ -18,9 +18,9 @@ RTT_STEPS, RATE_STEPS = 6, 24
 """So many steps each may go up or down from where it began: by factors of 8 and 4096."""
 
 RTT_SPREAD = 0.5
-"""How far the round trip is likely to be from where it began, in logarithms."""
+"""How far the round trip is likely to be from where it began, in logarithms, if nothing is said."""
 
-RTT_WANDERS, RATE_WANDERS = 0.02, 0.3
+RTT_WANDERS, RATE_WANDERS = 0.05, 0.3
 """How likely each is to be a step further, one way or the other, at the next request."""
 
 CHANGES = 0.01
@@ -30,7 +30,7 @@ TIMES_SCATTER = 0.2
 """By how much times are off, in logarithms; with heavy tails."""
 
 HOPE = 2.0
-"""So many deviations better than estimated is what the rate may be."""
+"""So many deviations better than estimated is what round trip and rate may be."""
 
 LOAD_GAIN = 0.3
 """Weight of the last request in the loads."""
@@ -48,27 +48,31 @@ class LinkEstimate:
 
     Args:
         rtt_s, seconds_per_byte: to begin with.
+        spread: how far the round trip is likely to be from that, in logarithms.
     """
 
-    def __init__(self, rtt_s: float, seconds_per_byte: float) -> None:
+    def __init__(
+        self, rtt_s: float, seconds_per_byte: float, *, spread: float = RTT_SPREAD
+    ) -> None:
         rtts = np.arange(-RTT_STEPS, RTT_STEPS + 1) * STEP
         rates = np.arange(-RATE_STEPS, RATE_STEPS + 1) * STEP
         self._rtts = (rtts + math.log(max(rtt_s, LEAST_S)))[:, None]
         self._rates = (rates + math.log(seconds_per_byte))[None, :]
-        prior = np.exp(-0.5 * (rtts / RTT_SPREAD) ** 2)
+        prior = np.exp(-0.5 * (rtts / spread) ** 2)
         first = np.exp(-0.5 * rates**2)
         self._prior: Floats = (prior / prior.sum())[:, None] / len(rates)
         self._likely: Floats = np.outer(prior / prior.sum(), first / first.sum())
         self._wander()
 
     def _summarize(self) -> None:
-        likely = self._likely
-        self.rtt_s = math.exp(float((likely * self._rtts).sum()))
-        rate = float((likely * self._rates).sum())
-        spread = math.sqrt(float((likely * (self._rates - rate) ** 2).sum()))
-        self.seconds_per_byte = math.exp(rate)
-        self.hopeful = math.exp(rate - HOPE * spread)
-        """Seconds for a byte, as few as they may be by what is known."""
+        likely, found = self._likely, []
+        for grid in (self._rtts, self._rates):
+            middle = float((likely * grid).sum())
+            spread = math.sqrt(float((likely * (grid - middle) ** 2).sum()))
+            found += [math.exp(middle), math.exp(middle - HOPE * spread)]
+        self.rtt_s, least_rtt, self.seconds_per_byte, least_rate = found
+        self.hopeful = least_rtt, least_rate
+        """Round trip and seconds for a byte, as small as they may be by what is known."""
 
     def _wander(self) -> None:
         wandered = _spread(_spread(self._likely, RTT_WANDERS, 0), RATE_WANDERS, 1)
@@ -110,10 +114,15 @@ class Estimate:
 
     Args:
         context: to begin with.
+        box: what the round trip may be is taken from it.
     """
 
-    def __init__(self, context: Context) -> None:
-        self._link = LinkEstimate(context.rtt_s, context.seconds_per_byte)
+    def __init__(self, context: Context, box: Box | None = None) -> None:
+        spread = RTT_SPREAD
+        if box is not None:
+            trips = [max(LEAST_S, end.rtt_s) for end in (box.least, box.most)]
+            spread = max(spread, math.log(max(trips) / min(trips)) / 2)
+        self._link = LinkEstimate(context.rtt_s, context.seconds_per_byte, spread=spread)
         self._device, self._edge = math.log(context.device_load), math.log(context.edge_load)
 
     def observe(
@@ -134,6 +143,10 @@ class Estimate:
         else:
             self._link.wait()
 
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        """See `Adapter.probed`."""
+        self._link.observe(size_bytes, wire_s)
+
     @property
     def context(self) -> Context:
         """The conditions as they most likely are."""
@@ -142,7 +155,7 @@ class Estimate:
     @property
     def hopeful(self) -> Context:
         """The conditions with the link as fast as it may be."""
-        return self._with(self._link.rtt_s, self._link.hopeful)
+        return self._with(*self._link.hopeful)
 
     def _with(self, rtt_s: float, seconds_per_byte: float) -> Context:
         loads = math.exp(self._device), math.exp(self._edge)

@@ -27,12 +27,23 @@ class Gads:
     Args:
         states: numbers of candidates.
         start: the one to begin with.
+        always: states that are neighbours of all others, too: more than the description says.
     """
 
-    def __init__(self, found: Candidates, states: Sequence[int], *, start: int) -> None:
-        assert start in states
+    def __init__(
+        self,
+        found: Candidates,
+        states: Sequence[int],
+        *,
+        start: int,
+        always: Sequence[int] = (),
+    ) -> None:
+        assert start in states and set(always) <= set(states)
         self._points = {number: found.point(number) for number in states}
-        self._near = _neighbours(found, list(states))
+        self._near = {
+            state: tuple(dict.fromkeys((*near, *(other for other in always if other != state))))
+            for state, near in _neighbours(found, list(states)).items()
+        }
         self.state = start
         self.looked_at = 0
 

@@ -7,13 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import onnx
 
-from onnxopt.errors import BadModelError, OnnxoptError
+from onnxopt.errors import OnnxoptError
 from onnxopt.runtime import Session
 from onnxopt.signature import model_outputs
-from onnxopt.verification.comparison import leaves, structural_difference, wide
+from onnxopt.splitting.rows import Row, relative_error
 from onnxopt.verification.difference import first_difference
 from onnxopt.verification.reference import Reference
 from onnxopt.verification.userdata import UserData, load_user_data
@@ -29,9 +28,6 @@ They fuse operators within a half, not across the cut, and so round at other pla
 AS_THE_WHOLE = 2.0
 """Optimizations may move the halves so many times as far from the whole as they move the whole:
 both are off then, to different sides. Quantized models and those of 16-bit floats are like that."""
-
-SMALLEST_SCALE = 1e-4
-"""Outputs that are smaller than this throughout are compared absolutely."""
 
 MOST_FEEDS = 5
 """Draws that codecs and optimized halves are run on; halves without either run on all."""
@@ -128,7 +124,7 @@ class Judge:
             coded: cuts with a codec, to measure its error.
             joined: makes the model that the segments come to, to look for the first difference.
         """
-        row = _Row(segments, optimized=False)
+        row = Row(segments, optimized=False)
         exact = self._verifier.check_run(row.run, "exact")
         if not exact.passed:
             return Proof(exact, first=self._first(exact, joined))
@@ -170,7 +166,7 @@ class Judge:
                 self._optimized = Reference(
                     self._whole, Session(self._whole, optimized=True), feeds
                 )
-            row = _Row(segments, optimized=True)
+            row = Row(segments, optimized=True)
             found = [row.run(feed.arrays) for feed in feeds]
             wanted = [self._optimized.outputs(index) for index in range(len(feeds))]
         except OnnxoptError:
@@ -204,8 +200,8 @@ class Judge:
     def _codec_error(self, item: Coded) -> float:
         """Largest relative error in the outputs, on samples or drawn inputs."""
         self._tell(f"measuring the error of the codec at cut {item.number}", 0.0)
-        before = _Row(item.before, optimized=False)
-        after = _Row(item.after, optimized=False)
+        before = Row(item.before, optimized=False)
+        after = Row(item.after, optimized=False)
         models = None if item.models is None else [Session(model) for model in item.models]
         random = self._verifier.traits.random
         worst = 0.0
@@ -232,49 +228,3 @@ class Judge:
                 return f"'{found.name}' is off by {found.worst_absolute:.3g}"
         bad = next((output for output in verdict.outputs if not output.ok), None)
         return verdict.reason if bad is None else f"'{bad.name}' differs in {bad.differs}"
-
-
-class _Row:
-    """Sessions of segments that are run one after the other."""
-
-    def __init__(self, segments: Sequence[onnx.ModelProto], *, optimized: bool) -> None:
-        self._sessions = [Session(proto, optimized=optimized) for proto in segments]
-
-    def through(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """All that is there once they ran: what was given, and what they made."""
-        there = dict(values)
-        for session in self._sessions:
-            needed = {port.name: _given(there, port.name) for port in session.inputs}
-            given = {p.name: there[p.name] for p in session.overridable if p.name in there}
-            there.update(session.run(needed | given))
-        return there
-
-    run = through
-
-
-def _given(there: Mapping[str, Any], name: str) -> Any:
-    if name not in there:
-        raise BadModelError(f"a segment needs '{name}', which no segment before it makes")
-    return there[name]
-
-
-def relative_error(wanted: Any, found: Any) -> float:
-    """Largest error of an output relative to its largest element; infinite where types, shapes or
-    what is no number differ."""
-    if structural_difference(wanted, found).what:
-        return float("inf")
-    worst = 0.0
-    for (_, a), (_, b) in zip(leaves(wanted), leaves(found), strict=True):
-        if a is None or b is None:
-            continue
-        if a.dtype.kind in "OSU":
-            worst = max(worst, 0.0 if np.array_equal(a, b) else float("inf"))
-            continue
-        x, y = wide(a), wide(b)
-        same = (x == y) | (np.isnan(x) & np.isnan(y))
-        if not np.all(same | (np.isfinite(x) & np.isfinite(y))):
-            return float("inf")
-        scale = np.max(np.abs(x[np.isfinite(x)]), initial=SMALLEST_SCALE)
-        apart = np.abs(x[~same] - y[~same])
-        worst = max(worst, float(np.max(apart, initial=0.0) / scale))
-    return worst

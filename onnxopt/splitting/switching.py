@@ -18,6 +18,9 @@ FEWER = 0.5
 FEWEST = 1 / 16
 """After a trial that changed nothing the share is half of what it was, down to a sixteenth."""
 
+EAGER_AGAIN = 1.003
+"""By this it grows with each request: after 230 of them it is twice as large."""
+
 FIRST_BACK_OFF_S = 0.5
 LONGEST_BACK_OFF_S = 30.0
 
@@ -64,7 +67,7 @@ class Adapter:
         self.allowed = tuple(range(len(points)) if allowed is None else allowed)
         self.switches = 0
         self._box, self._patience, self._trials, self._clock = box, patience, trials, clock
-        self._estimate = Estimate(context)
+        self._estimate = Estimate(context, box)
         self._local = next((i for i, point in enumerate(points) if not point.is_remote), None)
         self._regret, self._saved, self._eager = 0.0, 0.0, 1.0
         self._down_until, self._back_off = 0.0, 0.0
@@ -109,6 +112,7 @@ class Adapter:
 
     def _trial(self, times: Sequence[float]) -> int:
         """The cut of this request: the present one, or one that is tried."""
+        self._eager = min(1.0, EAGER_AGAIN * self._eager)
         self._saved += self._trials * self._eager * times[self.cut]
         hopeful = self.times(self._clipped(self._estimate.hopeful))
         better = [cut for cut in self.allowed if hopeful[cut] < hopeful[self.cut]]
@@ -149,6 +153,14 @@ class Adapter:
         )
         if point.is_remote:
             self._back_off = 0.0
+
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        """Tell how something else went over the link, beside the requests.
+
+        A client that computes all on the device learns nothing of the link. A few thousand bytes
+        sent now and then, while it computes, tell it when the link is good again.
+        """
+        self._estimate.probed(size_bytes, wire_s)
 
     def failed(self) -> None:
         """The edge did not answer, or not in time: leave it alone for a while, twice as long as

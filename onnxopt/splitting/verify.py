@@ -10,7 +10,7 @@ import onnx
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.model import load
-from onnxopt.splitting.export import read_source
+from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import file_digest, read_manifest
 from onnxopt.splitting.join import join, without_codecs
 from onnxopt.splitting.manifest import Manifest

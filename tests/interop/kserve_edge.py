@@ -1,4 +1,4 @@
-"""The edge half of a cut, served by KServe's SDK instead of by us: `kserve_edge.py OUT CUT PORT`."""
+"""The edge half of a cut, served by KServe's SDK and not by us: `kserve_edge.py OUT CUT PORT`."""
 
 from __future__ import annotations
 

@@ -166,10 +166,10 @@ def test_our_client_talks_to_mlserver_over_grpc(tmp_path: Path) -> None:
     url = f"grpc://127.0.0.1:{ports['grpc_port']}"
     ready = f"http://127.0.0.1:{ports['http_port']}/v2/health/ready"
     command = [str(Path(sys.executable).parent / "mlserver"), "start", "."]
-    with other_server(command, out / "mlserver", lambda: answers(ready)):
-        with SplitClient(out, url, cut=1, fallback="off") as client:
-            for seed in range(5):
-                assert_right(client.run(feeds_of_two_branches(seed)), seed, 1e-6)
+    server = other_server(command, out / "mlserver", lambda: answers(ready))
+    with server, SplitClient(out, url, cut=1, fallback="off") as client:
+        for seed in range(5):
+            assert_right(client.run(feeds_of_two_branches(seed)), seed, 1e-6)
     with SplitClient(out, url, cut=1, deadline_s=5) as client:
         answer = client.request(feeds_of_two_branches(9))
         assert_right(answer.outputs, 9, 1e-6)

@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo test lint format rules coverage blocks corpus fuzz peers transposes noise latency wheel clean
+.PHONY: help demo test lint format rules coverage blocks corpus fuzz peers transposes noise latency adapting wheel clean
 
 help:
 	@echo "make demo    optimize and prune a small trained model: tables, verdict and reports"
@@ -22,7 +22,7 @@ help:
 	@echo "make fuzz    optimize and check random models"
 	@echo "make rules   renew rules/README.md and test the rules"
 	@echo "make peers   compare with onnxslim, onnxsim and onnxscript on the corpus"
-	@echo "make transposes, make noise, make latency    other slow measurements, see benchmarks/"
+	@echo "make transposes, make noise, make latency, make adapting    other slow measurements, see benchmarks/"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove everything that make made"
 
@@ -100,6 +100,10 @@ latency: $(INSTALLED)
 	$(BIN)/python benchmarks/latency.py --output benchmarks/results/latency.md $(CORPUS)/cifar10/resnet56.onnx \
 	    $(patsubst %,$(CORPUS)/real/%.onnx,resnet20_bn_op9 fastestdet_352 openseeface_lm_model0 yolox_nano) \
 	    $(CORPUS)/real/ppocr_v3_det.onnx@x=1,3,160,160
+
+adapting: $(INSTALLED)
+	$(BIN)/python benchmarks/adapting.py --output benchmarks/results/adapting.md $(CORPUS)/cifar10/resnet56.onnx \
+	    $(patsubst %,$(CORPUS)/real/%.onnx,light_inception_v2 light_resnet50 mobilenetv2_int8_qdq_op18 fastestdet_352 yolox_nano)
 
 clean:
 	rm -rf $(VENV) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -109,10 +109,8 @@ class Cuts:
     def sent(self, values: Sequence[float]) -> Floats:
         """For each cut the sum of a value of each tensor over those that cross, each once."""
         owners, tensors = self.sendings
-        found: Floats = np.bincount(
-            owners, weights=np.asarray(values, float)[tensors], minlength=len(self)
-        )
-        return found
+        weights = np.asarray(values, float)[tensors]
+        return np.bincount(owners, weights, len(self)).astype(float)
 
     def distinct(self) -> tuple[int, ...]:
         """Legal cuts, one for each set of tensors that crosses, those with least on the device.

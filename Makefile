@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo test lint format rules coverage blocks corpus fuzz peers transposes noise latency adapting wheel clean
+.PHONY: help demo test lint format rules coverage blocks splits corpus fuzz peers transposes noise latency adapting wheel clean
 
 help:
 	@echo "make demo    optimize and prune a small trained model: tables, verdict and reports"
@@ -18,6 +18,7 @@ help:
 	@echo "make format  put the code into its format"
 	@echo "make corpus  optimize and check every model in ONNXOPT_CORPUS (default ../shared/models)"
 	@echo "make coverage  prove random cuts of every model, and say what cannot be pruned and why"
+	@echo "make splits  cut every model in two wherever that is possible, and judge the halves"
 	@echo "make blocks  list the residual blocks of every model, and why other sums end none"
 	@echo "make fuzz    optimize and check random models"
 	@echo "make rules   renew rules/README.md and test the rules"
@@ -76,6 +77,10 @@ fuzz: $(INSTALLED)
 coverage: $(INSTALLED)
 	$(BIN)/python benchmarks/pruning_coverage.py $(or $(ONNXOPT_CORPUS),../shared/models)/real $(ARCHITECTURES) \
 	    --output benchmarks/results/pruning_coverage.md
+
+splits: $(INSTALLED)
+	$(BIN)/python benchmarks/splits.py models/tiny $(or $(ONNXOPT_CORPUS),../shared/models)/real \
+	    --output benchmarks/results/splits.md
 
 blocks: $(INSTALLED)
 	$(BIN)/python benchmarks/blocks.py $(or $(ONNXOPT_CORPUS),../shared/models)/real \

@@ -41,9 +41,12 @@ Feed = dict[str, Any]
 TOLERANCE = 1e-5
 SMALLEST_SCALE = 1e-4
 MOST_FEEDS = 2
+SLOW_S = 0.1
+"""Models whose runs take longer are run on one feed only."""
 HEAD = """\
-| model | operators | cuts | tried | bit for bit | 16 bit | within 1e-5 | beyond | refused | wrong | cli | s |
-|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| model | operators | cuts | tried | bit for bit | 16 bit | within 1e-5 | beyond | itself \
+| refused | wrong | cli | s |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass
@@ -55,6 +58,7 @@ class Row:
             in float32 without rounding between, and no longer does so across a cut.
         close: within the tolerance with optimizations.
         beyond: errors beyond it.
+        itself: by how much the optimizations change the outputs of the whole model.
         refused: reasons with their numbers.
         wrong: what else differs, or does not run.
     """
@@ -67,6 +71,7 @@ class Row:
     half: int = 0
     close: int = 0
     beyond: list[float] = field(default_factory=list)
+    itself: float = 0.0
     refused: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     command: str = ""
@@ -77,7 +82,14 @@ class Row:
         far = f"{len(self.beyond)}, {max(self.beyond):.1g}" if self.beyond else "-"
         cells = (
             *(self.name, self.operators, self.cuts, self.tried, self.exact, self.half, self.close),
-            *(far, sum(self.refused.values()), len(self.wrong), self.command, round(self.seconds)),
+            *(
+                far,
+                f"{self.itself:.1g}",
+                sum(self.refused.values()),
+                len(self.wrong),
+                self.command,
+                round(self.seconds),
+            ),
         )
         return f"| {' | '.join(map(str, cells))} |"
 
@@ -115,11 +127,16 @@ def measure(file: Path, most: int) -> Row:
     try:
         proto = load(file)
         subject = read_subject(proto)
-        feeds = [f.arrays for f in draws(proto, Session(proto, threads=1)).feeds[:MOST_FEEDS]]
+        session = Session(proto, threads=1)
+        feeds = [feed.arrays for feed in draws(proto, session).feeds[:MOST_FEEDS]]
+        begun = time.perf_counter()
+        session.run(feeds[0])
+        feeds = feeds[: 1 if time.perf_counter() - begun > SLOW_S else MOST_FEEDS]
     except OnnxoptError as error:
         row.refused[f"the model does not run: {error.what[:80]}"] += 1
         return row
     judge = _Judge(proto, feeds)
+    row.itself = judge.itself
     cuts = enumerate_cuts(subject.dag)
     whole = (1 << len(subject.dag.operators)) - 1
     inner = [c for c in _distinct(cuts) if cuts.device[c] not in (0, whole)]
@@ -185,6 +202,15 @@ class _Judge:
             optimized: [_run(_session(proto, optimized), feed) for feed in feeds]
             for optimized in (False, True)
         }
+
+    @property
+    def itself(self) -> float:
+        """By how much the optimizations alone change the outputs."""
+        pairs = zip(self._wanted[False], self._wanted[True], strict=True)
+        return max(
+            (_error(a[name], b[name]) for a, b in pairs for name in a if name not in self._random),
+            default=0.0,
+        )
 
     def error(self, halves: list[onnx.ModelProto], *, optimized: bool) -> float:
         sessions = [_session(half, optimized) for half in halves]

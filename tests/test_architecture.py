@@ -29,6 +29,7 @@ DOORS = {
 LAYERS: dict[str, tuple[str, ...]] = {
     "cli": ("cli/", "__main__.py"),
     "report": ("report/",),
+    "splitting": ("splitting/",),
     "prune": (
         ("pruning/prune.py", "pruning/job.py", "pruning/asked.py", "pruning/judging.py")
         + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")

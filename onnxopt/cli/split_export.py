@@ -22,7 +22,7 @@ from onnxopt.cli.options import (
 from onnxopt.cli.progress import Bar
 
 if TYPE_CHECKING:
-    from onnxopt.splitting.export import Source
+    from onnxopt.splitting.describing import Source
     from onnxopt.splitting.manifest import Codec
     from onnxopt.splitting.operators import Subject
     from onnxopt.splitting.serving_files import Server
@@ -112,8 +112,8 @@ def export(
     from onnxopt.profiling.files import as_json
     from onnxopt.report.split_export_table import manifest_table
     from onnxopt.report.table import console
+    from onnxopt.splitting.describing import read_source
     from onnxopt.splitting.export import export as run
-    from onnxopt.splitting.export import read_source
     from onnxopt.splitting.operators import read_subject
     from onnxopt.splitting.whole_folder import check_folder
 

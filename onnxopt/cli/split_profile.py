@@ -61,8 +61,8 @@ def profile(
     from onnxopt.profiling.files import as_json, write_json
     from onnxopt.report.split_profile_table import split_profile_table
     from onnxopt.report.table import console
+    from onnxopt.splitting.describing import read_source
     from onnxopt.splitting.enumeration import enumerate_cuts
-    from onnxopt.splitting.export import read_source
     from onnxopt.splitting.measuring import measure_split
     from onnxopt.splitting.operators import read_subject
     from onnxopt.splitting.plan_file import read_plan

@@ -34,7 +34,7 @@ def serve(
     ] = 64,
     body_timeout: Annotated[
         float,
-        typer.Option(metavar="SECONDS", min=0.1, help="For a body, and 1 s more for each 8 KiB."),
+        typer.Option(metavar="SECONDS", min=0.1, help="For a body, and 1 s more for each 16 KiB."),
     ] = 30.0,
     log: Annotated[
         bool, typer.Option("--log", help="A line of JSON on stderr per request.")

@@ -126,7 +126,7 @@ def _unknown(subject: Subject, name: str, places: Sequence[int]) -> UsageError:
     known = [t.name for t in dag.tensors if t.readers] + [o.name for o in dag.operators]
     if places or any(name in node.output for node in graph.node):
         return UsageError(f"no output of the model needs '{name}', so neither half has it")
-    close = difflib.get_close_matches(name, known, n=3)
+    close = difflib.get_close_matches(name, dict.fromkeys(known), n=3)
     return UsageError(
         f"the model has no node or tensor '{name}'",
         "did you mean " + " or ".join(f"'{other}'" for other in close) + "?"

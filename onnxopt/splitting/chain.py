@@ -8,11 +8,12 @@ from pathlib import Path
 
 import onnx
 
-from onnxopt.errors import BadModelError, told
+from onnxopt.errors import BadModelError, UsageError, told
 from onnxopt.runtime import Session
 from onnxopt.signature import Array
 from onnxopt.splitting.folder import check_files
 from onnxopt.splitting.manifest import Manifest, Port
+from onnxopt.splitting.tensors import can_cross
 
 Values = Mapping[str, Array]
 
@@ -21,6 +22,17 @@ def edge_outputs(manifest: Manifest, cut: int) -> tuple[Port, ...]:
     """Outputs of the model that the edge makes at this cut; the others the device has."""
     made = {name for segment in manifest.segments[cut:] for name in segment.makes}
     return tuple(port for port in manifest.outputs if port.name in made)
+
+
+def check_answers(manifest: Manifest, cut: int) -> None:
+    """Raise UsageError if the edge would have to send back what the protocol cannot say."""
+    for port in edge_outputs(manifest, cut):
+        if not can_cross(port.dtype):
+            raise UsageError(
+                f"at {manifest.cuts[cut].name} the edge makes the output '{port.name}', which is no"
+                " tensor of numbers and cannot be sent back",
+                "take what makes it out of the model, or run all on the device (--local)",
+            )
 
 
 class Chain:
@@ -46,6 +58,11 @@ class Chain:
         self._sessions: dict[str, Session] = {}
         self._loading = threading.Lock()
         self._kept = _kept(manifest)
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Files that are."""
+        return frozenset(self._sessions)
 
     def load(
         self,

@@ -13,7 +13,7 @@ from onnxopt.arrays import fits, quoted
 from onnxopt.errors import UsageError
 from onnxopt.signature import Array
 from onnxopt.splitting.availability import Availability
-from onnxopt.splitting.chain import Chain, edge_outputs
+from onnxopt.splitting.chain import Chain, check_answers, edge_outputs
 from onnxopt.splitting.edge import Edge, EdgeFailed
 from onnxopt.splitting.edges import connect
 from onnxopt.splitting.folder import read_manifest, split_digest
@@ -124,6 +124,9 @@ class SplitClient:
         self.manifest: Manifest = read_manifest(folder)
         self._last = len(self.manifest.segments)
         self._cut = self._checked_cut(edge, cut)
+        if edge is not None:
+            for used in (self._cut,) if chooser is None else range(self._last):
+                check_answers(self.manifest, used)
         self._chooser = chooser
         self._deadline_s, self._fallback = deadline_s, fallback
         digest = split_digest(self.manifest)
@@ -206,12 +209,12 @@ class SplitClient:
                 within_s=self._deadline_s - device,
             )
         except EdgeFailed as error:
-            self._availability.failed()
+            waited = time.perf_counter() - sent
+            self._availability.failed(waited)
             if self._chooser is not None:
                 self._chooser.failed()
             if self._fallback == "off":
                 raise
-            waited = time.perf_counter() - sent
             timings = Timings(cut, device, wire_s=waited, failure=error.what)
             return self._here(cut, values, timings, started)
         wall = time.perf_counter() - sent

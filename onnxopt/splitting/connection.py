@@ -31,6 +31,10 @@ REASONS = {
 }
 
 
+USUAL_HEAD_BYTES = 2048
+"""The buffer of a head begins with so many, so that many connections take little."""
+
+
 class State(enum.Enum):
     """What a connection waits for."""
 
@@ -85,8 +89,9 @@ class Connection(asyncio.BufferedProtocol):
         self._host = host
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
-        self._head_buffer = bytearray(host.limits.head_bytes)
+        self._head_buffer = bytearray(min(USUAL_HEAD_BYTES, host.limits.head_bytes))
         self._filled = 0
+        self._ended = False
         self._body = memoryview(b"")
         self._head: Head | None = None
         self._half: Half | None = None
@@ -110,6 +115,8 @@ class Connection(asyncio.BufferedProtocol):
     def get_buffer(self, sizehint: int) -> memoryview:
         if self.state is State.BODY:
             return self._body[self.received :]
+        if self._filled == len(self._head_buffer):
+            self._head_buffer.extend(bytes(self._host.limits.head_bytes - self._filled))
         return memoryview(self._head_buffer)[self._filled :]
 
     def buffer_updated(self, nbytes: int) -> None:
@@ -119,9 +126,14 @@ class Connection(asyncio.BufferedProtocol):
         elif self.state is not State.LEAVING:  # then nothing that comes counts any more
             self._filled += nbytes
             self._head_grew()
+            if self._filled == self._host.limits.head_bytes and self._transport is not None:
+                self._transport.pause_reading()  # until the request before this is answered
 
     def eof_received(self) -> bool:
-        """A client that has sent all it wants to may still get its answer."""
+        """A client that has sent all it wants to still gets the answers to that."""
+        self._ended = True
+        if self.state in (State.IDLE, State.HEAD):
+            return END in self._head_buffer[: self._filled]
         return self.state in (State.ANSWER, State.SENDING)
 
     def pause_writing(self) -> None:
@@ -162,7 +174,7 @@ class Connection(asyncio.BufferedProtocol):
                 self._begin(end)
             except ProtocolError as error:
                 self._refuse(error)
-        elif self._filled == len(self._head_buffer):
+        elif self._filled == self._host.limits.head_bytes:
             self._refuse(ProtocolError("the head of the request is too long", status=431))
         elif self.state is State.IDLE and self._filled:
             self._wait_for(State.HEAD, self._host.limits.head_s)
@@ -178,9 +190,9 @@ class Connection(asyncio.BufferedProtocol):
             self._send(self._host.look_up(head))
             return
         self._half = self._host.half_for(head)
-        self.expected = head.length
         if not self._host.make_room(head.length):
             raise ProtocolError("there is no memory left for such a request now", status=503)
+        self.expected = head.length
         self._body = _aligned(head.length, head.json_length or 0)
         self.received = min(len(rest), head.length)
         self._body[: self.received] = rest[: self.received]
@@ -197,10 +209,10 @@ class Connection(asyncio.BufferedProtocol):
     def _body_grew(self) -> None:
         if self.received == self.expected:
             self.receive_s = time.monotonic() - self.since
-            assert self._transport is not None
-            self._transport.pause_reading()
             self._wait_for(State.ANSWER, None)
             self._task = self._loop.create_task(self._answer())
+        elif self._ended:
+            self._close()
 
     async def _answer(self) -> None:
         assert self._half is not None and self._head is not None
@@ -230,7 +242,8 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def _next(self) -> None:
-        if self._head is not None and (not self._head.keep_alive or self._host.stopping):
+        is_over = self._ended and END not in self._head_buffer[: self._filled]
+        if is_over or self._host.stopping or (self._head and not self._head.keep_alive):
             self._close()
             return
         assert self._transport is not None

@@ -85,7 +85,7 @@ class GrpcEdge:
 
     def _input(self, name: str, array: Array) -> Any:
         entry = self._grpc.InferInput(name, list(array.shape), type_name(array.dtype))
-        entry.set_data_from_numpy(np.ascontiguousarray(array))
+        entry.set_data_from_numpy(np.asarray(array, order="C"))
         return entry
 
 

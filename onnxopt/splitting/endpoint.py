@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxopt
 from onnxopt.errors import OnnxoptError, UsageError
-from onnxopt.splitting.chain import Chain, edge_outputs
+from onnxopt.splitting.chain import Chain, check_answers, edge_outputs
 from onnxopt.splitting.folder import read_manifest, split_digest
 from onnxopt.splitting.http_head import Head
 from onnxopt.splitting.limits import DEFAULT, Limits
@@ -86,6 +86,7 @@ class Endpoint:
                 raise UsageError(
                     f"the edge has nothing to do at cut {cut}", f"cuts: 0 to {count - 1}"
                 )
+            check_answers(manifest, cut)
         self.limits = limits
         self.split = split_digest(manifest)
         self.halves = {

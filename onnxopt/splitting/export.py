@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import os
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,37 +9,21 @@ from pathlib import Path
 import onnx
 
 from onnxopt.errors import CheckError
-from onnxopt.external import is_external, tensors
 from onnxopt.files import write_atomically
 from onnxopt.model import ExternalData, save
-from onnxopt.signature import model_inputs, model_outputs, port_of
+from onnxopt.signature import model_inputs, model_outputs
+from onnxopt.splitting.describing import Files, Source, describe
 from onnxopt.splitting.folder import file_digest, write_manifest
-from onnxopt.splitting.halves import Border, Parts, ports_of, take_apart
+from onnxopt.splitting.halves import Parts, take_apart
 from onnxopt.splitting.join import join
-from onnxopt.splitting.manifest import Cut, Manifest, Port, Segment
+from onnxopt.splitting.manifest import Manifest
 from onnxopt.splitting.operators import Subject
 from onnxopt.splitting.proof import Coded, Judge, Proof
-from onnxopt.splitting.segments import Piece
 from onnxopt.splitting.serving_files import Server, write_serving_files
-from onnxopt.splitting.sides import side_of
 from onnxopt.splitting.whole_folder import whole_folder
 from onnxopt.splitting.wishes import Wish
 
 Progress = Callable[[str, float], None]
-
-
-@dataclass(frozen=True)
-class Source:
-    """The file that is split.
-
-    Attributes:
-        digest: SHA-256 of the file, and of its external data if it has any.
-        was_external: it has external data, and so shall the segments.
-    """
-
-    path: Path
-    digest: str
-    was_external: bool
 
 
 @dataclass(frozen=True)
@@ -52,25 +33,6 @@ class Exported:
     manifest: Manifest
     proof: Proof | None
     remarks: tuple[str, ...]
-
-
-def read_source(path: Path, proto: onnx.ModelProto) -> Source:
-    """What a manifest says of a model file.
-
-    Args:
-        proto: the model, loaded.
-    """
-    raw = path.read_bytes()
-    digest = hashlib.sha256(raw)
-    outside = False
-    if path.suffix != ".onnxtxt":
-        bare = onnx.ModelProto()
-        bare.ParseFromString(raw)
-        for there, loaded in zip(tensors(bare), tensors(proto), strict=True):
-            if is_external(there):
-                outside = True
-                digest.update(loaded.raw_data)
-    return Source(path, digest.hexdigest(), outside)
 
 
 def export(
@@ -103,7 +65,7 @@ def export(
         raise CheckError(_why(proof), "nothing was written; please report it")
     with whole_folder(folder) as temporary:
         files = _write_models(parts, temporary, external_data, source.was_external)
-        manifest = _manifest(parts, wish, source, folder, files, proof)
+        manifest = describe(parts, wish, source, folder, files, proof)
         write_manifest(manifest, temporary)
         if serve:
             write_serving_files(
@@ -154,17 +116,9 @@ def _why(proof: Proof) -> str:
     )
 
 
-@dataclass(frozen=True)
-class _Files:
-    """Names of files with their SHA-256, of each segment; encoder and decoder of each cut."""
-
-    segments: tuple[tuple[str, dict[str, str]], ...]
-    codecs: tuple[tuple[str | None, str | None], ...]
-
-
 def _write_models(
     parts: Parts, folder: Path, external_data: ExternalData, was_external: bool
-) -> _Files:
+) -> Files:
     count = len(parts.pieces)
     names = ["device.onnx", "edge.onnx"]
     if count != 2:
@@ -184,70 +138,4 @@ def _write_models(
         for name, model in zip(pair, border.models, strict=True):
             write_atomically(folder / name, [model.SerializeToString(deterministic=True)])
         codecs.append(pair)
-    return _Files(tuple(segments), tuple(codecs))
-
-
-def _manifest(
-    parts: Parts, wish: Wish, source: Source, folder: Path, files: _Files, proof: Proof | None
-) -> Manifest:
-    subject = parts.subject
-    ports = ports_of(subject)
-    notes: tuple[str, ...] = ("the parts were not compared with the model: that was not wanted",)
-    if proof is not None:
-        notes = proof.notes
-    if subject.random:
-        listed = ", ".join(subject.random)
-        notes += (f"what follows from random operators cannot be compared: {listed}",)
-    errors = {} if proof is None else proof.errors or {}
-    return Manifest(
-        schema="onnxopt-split/1",
-        name=server_name(source.path),
-        model=source.digest,
-        inputs=tuple(ports[port.name] for port in model_inputs(subject.proto)),
-        outputs=tuple(_output(subject, ports, info) for info in subject.proto.graph.output),
-        segments=tuple(
-            _segment(subject, piece, *written)
-            for piece, written in zip(parts.pieces, files.segments, strict=True)
-        ),
-        cuts=tuple(
-            _cut(number, border, pair, errors.get(number))
-            for number, (border, pair) in enumerate(zip(parts.borders, files.codecs, strict=True))
-        ),
-        chosen=wish.chosen,
-        planned=wish.planned,
-        verified=notes,
-        source=Path(os.path.relpath(source.path.resolve(), folder.resolve())).as_posix(),
-    )
-
-
-def server_name(path: Path) -> str:
-    """What servers call the model: letters, digits, '_', '-' and '.'."""
-    name = re.sub(r"[^A-Za-z0-9_.-]+", "_", path.stem)
-    return name if name[:1].isalnum() else f"model{name}"
-
-
-def _output(subject: Subject, ports: dict[str, Port], info: onnx.ValueInfoProto) -> Port:
-    if info.name in ports:
-        return ports[info.name]
-    port = port_of(info)  # it depends on no input
-    return Port(port.name, port.dtype.name, port.dims, 0)
-
-
-def _segment(subject: Subject, piece: Piece, file: str, files: dict[str, str]) -> Segment:
-    side = side_of(subject.dag, piece.operators)
-    return Segment(
-        file, files, piece.reads, piece.makes, side.macs, side.weight_bytes, side.peak_bytes
-    )
-
-
-def _cut(
-    number: int, border: Border, files: tuple[str | None, str | None], error: float | None
-) -> Cut:
-    return Cut(
-        f"cut{number:02d}",
-        border.tensors,
-        border.codec,
-        border.coding.wire,
-        *files,
-        error,
-    )
+    return Files(tuple(segments), tuple(codecs))

@@ -37,7 +37,7 @@ class Limits:
     idle_s: float = 120.0
     head_s: float = 10.0
     body_s: float = 30.0
-    body_bytes_per_s: int = 8192
+    body_bytes_per_s: int = 16 * 1024
     answer_s: float = 60.0
     leaving_s: float = 2.0
     grace_s: float = 1.0

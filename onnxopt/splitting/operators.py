@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import onnx
 
 from onnxopt.cost import constant_bytes
 from onnxopt.fixed_shapes import fix_shapes
-from onnxopt.graph import Constant, Graph, Node, Value
+from onnxopt.graph import Constant, Node, Value
 from onnxopt.macs import macs
 from onnxopt.model import Model
 from onnxopt.peak import value_bytes
 from onnxopt.shapes import dimension_names, infer
 from onnxopt.splitting.dag import Dag, Operator, Tensor
+from onnxopt.splitting.node_kinds import (
+    constant_values,
+    draws,
+    inside,
+    made,
+    needed_nodes,
+    stored_bytes,
+)
 from onnxopt.splitting.shape_chains import Merging, Part
 from onnxopt.splitting.tensor_types import TensorTypes
-from onnxopt.verification.reach import is_random
 
 
 @dataclass(frozen=True)
@@ -66,9 +73,9 @@ def read_subject(
         reader.dag(),
         reader.types.known,
         assumed,
-        tuple(part.node.label() for part in reader.parts if _draws(part.node, proto.functions)),
+        tuple(part.node.label() for part in reader.parts if draws(part.node, proto.functions)),
         frozenset(value.name for value in reader.constants),
-        tuple(reader.place[node] for node in model.graph.nodes if _made(node)),
+        tuple(reader.place[node] for node in model.graph.nodes if made(node)),
     )
 
 
@@ -91,6 +98,8 @@ def _sized(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Model, 
         assumed += [
             names[s] for s, dim in zip(value.shape, dims, strict=True) if not dim and s in names
         ]
+    if not assumed and not shapes:
+        return model, ()
     sized = Model.from_proto(fix_shapes(model.header, fixed))
     infer(sized)
     return sized, tuple(dict.fromkeys(f"{name} = 1" for name in assumed))
@@ -106,12 +115,12 @@ class _Reader:
     def __init__(self, model: Model, sized: Model) -> None:
         self._model = model
         graph = model.graph
-        self.constants = _constant_values(graph, model.header.functions)
-        live = _live(graph)
+        self.constants = constant_values(graph, model.header.functions)
+        live = needed_nodes(graph)
         self.parts = [
             Part(node, tuple(dict.fromkeys(v for v in node.reads() if not self._is_constant(v))))
             for node in graph.nodes
-            if node in live and not all(self._is_constant(v) for v in _made(node))
+            if node in live and not all(self._is_constant(v) for v in made(node))
         ]
         twins = dict(zip(graph.nodes, sized.graph.nodes, strict=True))
         self._twin = {part.node: twins[part.node] for part in self.parts}
@@ -120,7 +129,7 @@ class _Reader:
             pairs += zip(part.node.outputs, self._twin[part.node].outputs, strict=True)
         self._bytes = {value: _size_bytes(value, twin) for value, twin in pairs}
         last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
-        self.place = {n: last[_made(n)[0].name] for n in graph.nodes if _made(n)}
+        self.place = {n: last[made(n)[0].name] for n in graph.nodes if made(n)}
         self._weights: dict[object, tuple[int, int]] = {}
         self.types = TensorTypes(model)
 
@@ -131,68 +140,66 @@ class _Reader:
         host = Merging(self.parts).host
         number = {h: n for n, h in enumerate(sorted(set(host)))}
         operator = [number[h] for h in host]
-        producer = {v: operator[i] for i, part in enumerate(self.parts) for v in _made(part.node)}
-        readers: dict[Value, set[int]] = {}
-        for i, part in enumerate(self.parts):
-            for value in part.reads:
-                if producer.get(value) != operator[i]:
-                    readers.setdefault(value, set()).add(operator[i])
-        outputs = set(self._model.graph.outputs)
-        values = [*self._model.graph.inputs]
-        values += sorted(producer, key=lambda v: producer[v])
-        tensors = [v for v in values if v in readers or v in outputs]
-        made = self.types.of([v for v in tensors if v in producer])
-        place = {value: n for n, value in enumerate(tensors)}
-        reads: list[set[int]] = [set() for _ in number]
-        makes: list[set[int]] = [set() for _ in number]
-        for value in tensors:
-            for reader in readers.get(value, ()):
-                reads[reader].add(place[value])
-            if value in producer:
-                makes[producer[value]].add(place[value])
         groups: list[list[Part]] = [[] for _ in number]
-        for i, part in enumerate(self.parts):
-            groups[operator[i]].append(part)
-        heads = [self.parts[h].node for h in sorted(set(host))]
-        operators = tuple(
-            self._operator(head, group, tuple(sorted(r)), tuple(sorted(m)))
-            for head, group, r, m in zip(heads, groups, reads, makes, strict=True)
-        )
+        for place, part in zip(operator, self.parts, strict=True):
+            groups[place].append(part)
+        producer = {v: n for n, group in enumerate(groups) for p in group for v in made(p.node)}
+        readers: dict[Value, list[int]] = {}
+        for n, group in enumerate(groups):
+            for value in dict.fromkeys(value for part in group for value in part.reads):
+                if producer.get(value) != n:
+                    readers.setdefault(value, []).append(n)
+        outputs = set(self._model.graph.outputs)
+        values = [*self._model.graph.inputs, *producer]
+        tensors = [value for value in values if value in readers or value in outputs]
+        place_of = {value: n for n, value in enumerate(tensors)}
+        heads = [self.parts[h].node for h in sorted(number)]
         return Dag(
-            operators,
-            tuple(
-                Tensor(
-                    value.name,
-                    made[value].dtype,
-                    made[value].dims,
-                    self._bytes[value],
-                    producer.get(value),
-                    tuple(sorted(readers.get(value, ()))),
-                    value in outputs,
-                    made[value].why_not,
-                )
-                for value in tensors
-            ),
+            tuple(self._operator(*pair, place_of) for pair in zip(heads, groups, strict=True)),
+            self._tensors(tensors, producer, readers),
             tuple(size for _, size in self._weights.values()),
         )
 
-    def _operator(
-        self, head: Node, group: list[Part], reads: tuple[int, ...], makes: tuple[int, ...]
-    ) -> Operator:
-        weights = {w for part in group for w in self._weights_of(part.node)}
+    def _tensors(
+        self,
+        values: Sequence[Value],
+        producer: Mapping[Value, int],
+        readers: Mapping[Value, Sequence[int]],
+    ) -> tuple[Tensor, ...]:
+        kinds = self.types.of([value for value in values if value in producer])
+        outputs = set(self._model.graph.outputs)
+        return tuple(
+            Tensor(
+                value.name,
+                kinds[value].dtype,
+                kinds[value].dims,
+                self._bytes[value],
+                producer.get(value),
+                tuple(readers.get(value, ())),
+                value in outputs,
+                kinds[value].why_not,
+            )
+            for value in values
+        )
+
+    def _operator(self, head: Node, group: list[Part], place: Mapping[Value, int]) -> Operator:
+        """Nodes that stay together, named after one of them."""
+        own = [value for part in group for value in made(part.node)]
+        inner = set(own)
+        reads = {place[v] for part in group for v in part.reads if v in place and v not in inner}
         return Operator(
-            head.name or _made(head)[0].name,
+            head.name or made(head)[0].name,
             head.op if head.is_standard or not head.domain else f"{head.domain}.{head.op}",
             tuple(sorted(self.place[part.node] for part in group)),
-            reads,
-            makes,
-            tuple(sorted(weights)),
+            tuple(sorted(reads)),
+            tuple(sorted(place[value] for value in own if value in place)),
+            tuple(sorted({w for part in group for w in self._weights_of(part.node)})),
             sum(self._macs(part.node) for part in group),
         )
 
     def _macs(self, node: Node) -> int:
         """Of one run of it and of its bodies."""
-        pairs = zip(_inside(node), _inside(self._twin[node]), strict=True)
+        pairs = zip(inside(node), inside(self._twin[node]), strict=True)
         return sum(max(macs(inner) or 0, macs(twin) or 0) for inner, twin in pairs)
 
     def _weights_of(self, node: Node) -> Iterator[int]:
@@ -203,7 +210,7 @@ class _Reader:
             elif value in self.constants and value.producer is not None:
                 yield from self._weights_of(value.producer)
         own = sum(constant_bytes(c) for b in node.bodies for g in b.walk() for c in g.initializers)
-        own += sum(_stored(inner) for inner in _inside(node))
+        own += sum(stored_bytes(inner) for inner in inside(node))
         if own:
             yield self._weight(node, own)
 
@@ -214,59 +221,3 @@ class _Reader:
 def _size_bytes(value: Value, twin: Value) -> int:
     """At the concrete sizes; where these leave nothing to infer, with 1 for what is open."""
     return value_bytes(value) if twin.static_shape is None else value_bytes(twin)
-
-
-def _made(node: Node) -> list[Value]:
-    return [value for value in node.outputs if not value.omitted]
-
-
-def _inside(node: Node) -> Iterator[Node]:
-    """It, and all nodes in its bodies."""
-    yield node
-    for body in node.bodies:
-        yield from (inner for graph in body.walk() for inner in graph.nodes)
-
-
-def _stored(node: Node) -> int:
-    """Bytes of the tensor that a Constant node holds."""
-    tensor = node.attrs.get("value")
-    if node.op != "Constant" or not isinstance(tensor, onnx.TensorProto):
-        return 0
-    return constant_bytes(Constant("", tensor))
-
-
-def _constant_values(graph: Graph, functions: Iterable[onnx.FunctionProto]) -> frozenset[Value]:
-    """What nodes of the main graph make of constants alone, the same in each run."""
-    found: set[Value] = set()
-    for node in graph.nodes:
-        known = (isinstance(value, Constant) or value in found for value in node.reads())
-        if all(known) and not _draws(node, functions):
-            found.update(_made(node))
-    return frozenset(found)
-
-
-def _live(graph: Graph) -> set[Node]:
-    """The nodes that an output needs."""
-    live: set[Node] = set()
-    waiting = [value.producer for value in graph.outputs]
-    while waiting:
-        node = waiting.pop()
-        if node is not None and node not in live:
-            live.add(node)
-            waiting += [value.producer for value in node.reads()]
-    return live
-
-
-def _draws(node: Node, functions: Iterable[onnx.FunctionProto]) -> bool:
-    """Two runs of it may differ."""
-    if any(inner.is_random for inner in _inside(node)):
-        return True
-    local = {(f.domain, f.name) for f in functions if _draws_inside(f.node)}
-    return bool(local) and any((inner.domain, inner.op) in local for inner in _inside(node))
-
-
-def _draws_inside(nodes: Iterable[onnx.NodeProto]) -> bool:
-    return any(
-        is_random(node) or any(_draws_inside(a.g.node) for a in node.attribute if a.HasField("g"))
-        for node in nodes
-    )

@@ -9,7 +9,7 @@ import onnx
 
 from onnxopt.errors import UsageError
 from onnxopt.splitting.codings import Machines
-from onnxopt.splitting.export import read_source
+from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.profile_file import SplitProfile, read_split_profile
 from onnxopt.splitting.speeds import speeds

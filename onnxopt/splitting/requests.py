@@ -129,4 +129,4 @@ def _part(array: Array, number: int, port: Input, batch: int, label: str) -> Arr
         size = _size(port, batch)
         if len(array) > size:
             array = array[number * size : (number + 1) * size]
-    return np.ascontiguousarray(to_type(np.asarray(array), port, label))
+    return np.asarray(to_type(np.asarray(array), port, label), order="C")

@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from onnxopt.errors import OnnxoptError, UsageError, told
 from onnxopt.splitting.connection import Connection, State
@@ -81,7 +81,7 @@ class EdgeServer:
             await self._stop.wait()
         finally:
             self.stopping = True
-            server.close()
+            await _close(server)
             await self._finish()
             self._tell({"event": "stopped"})
 
@@ -90,6 +90,15 @@ class EdgeServer:
         loop, stop = self._loop, self._stop
         if loop is not None and stop is not None and not loop.is_closed():
             loop.call_soon_threadsafe(stop.set)
+
+    @property
+    def open_connections(self) -> int:
+        return len(self._connections)
+
+    @property
+    def held_requests(self) -> int:
+        """That are computed, or wait for their turn."""
+        return len(self._computing)
 
     # What connections ask.
 
@@ -200,6 +209,17 @@ class EdgeServer:
         for connection in list(self._connections):
             connection.abort()
         self._pool.shutdown(wait=not self._computing, cancel_futures=True)
+
+
+async def _close(server: asyncio.Server) -> None:
+    """Accept nobody any more. Who is just being accepted becomes a connection first: closing a
+    server in between would leave a socket that nobody closes."""
+    for listening in server.sockets:
+        with suppress(NotImplementedError):
+            asyncio.get_running_loop().remove_reader(listening.fileno())
+    for _ in range(3):
+        await asyncio.sleep(0)
+    server.close()
 
 
 def _speed(connection: Connection) -> float:

@@ -62,6 +62,11 @@ def type_name(dtype: np.dtype[Any]) -> str:
     return _NAMES[dtype]
 
 
+def can_cross(dtype: str) -> bool:
+    """Whether the protocol has a type for tensors of this one, as numpy names it."""
+    return any(str(known) == dtype for known in _NAMES)
+
+
 def to_bytes(array: Array) -> memoryview:
     """The elements, little endian, row by row; without a copy where they lie so already."""
     flat = np.ascontiguousarray(array).reshape(-1)
@@ -142,21 +147,21 @@ def from_json(name: str, dtype: np.dtype[Any], shape: tuple[int, ...], data: obj
         raise ProtocolError(f"'{name}' is {dtype}, which crosses as binary data only")
     if not isinstance(data, list):
         raise ProtocolError(f"'{name}' has neither a list of data nor a binary_data_size")
-    try:
-        numbers = np.asarray(data)
-    except (ValueError, OverflowError):
-        raise ProtocolError(f"the data of '{name}' has no regular shape") from None
+    numbers = np.array(data, object)  # of no type yet: numpy would make floats of large integers
     if numbers.size != math.prod(shape) or (numbers.ndim != 1 and numbers.shape != shape):
         raise ProtocolError(f"'{name}' has {numbers.size} numbers, not what {list(shape)} needs")
-    if not numbers.size:
-        return np.zeros(shape, dtype)
-    if numbers.dtype.kind not in {"b": "b", "f": "iuf"}.get(dtype.kind, "iu"):
+    kinds: dict[str, tuple[type, ...]] = {"b": (bool,), "f": (int, float)}
+    if any(type(number) not in kinds.get(dtype.kind, (int,)) for number in numbers.flat):
         raise ProtocolError(f"the data of '{name}' is not of the type {dtype}")
-    if dtype.kind in "iu":
+    if dtype.kind in "iu" and numbers.size:
         limits = np.iinfo(dtype)
-        if int(numbers.min()) < limits.min or int(numbers.max()) > limits.max:
+        if not limits.min <= numbers.min() <= numbers.max() <= limits.max:
             raise ProtocolError(f"'{name}' has a number that {dtype} cannot hold")
-    return numbers.astype(dtype).reshape(shape)
+    try:
+        with np.errstate(over="raise"):
+            return numbers.astype(dtype).reshape(shape)
+    except (OverflowError, FloatingPointError):
+        raise ProtocolError(f"'{name}' has a number that {dtype} cannot hold") from None
 
 
 def to_json(name: str, array: Array) -> list[Any]:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import onnx
 
-from onnxopt.errors import OnnxoptError, UsageError
+from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.model import load
-from onnxopt.splitting.export import read_source
+from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import file_digest, read_manifest
 from onnxopt.splitting.join import join, without_codecs
 from onnxopt.splitting.manifest import Manifest
@@ -118,16 +118,21 @@ def _whole(
     folder: Path, manifest: Manifest, model: Path | None
 ) -> tuple[onnx.ModelProto | None, str]:
     """The model that was split, and what to call it; None where it is not there."""
-    path = folder / manifest.source if model is None and manifest.source else model
-    if path is not None and (model is not None or path.is_file()):
+    if model is not None:
+        proto = load(model)
+        if read_source(model, proto).digest == manifest.model:
+            return proto, f"'{model}'"
+        raise UsageError(
+            f"'{model}' is not the model that was split: its hash is another",
+            "give the file that `onnxopt split export` read",
+        )
+    path = folder / manifest.source
+    try:
         proto = load(path)
         if read_source(path, proto).digest == manifest.model:
-            return proto, f"'{path}'"
-        if model is not None:
-            raise UsageError(
-                f"'{model}' is not the model that was split: its hash is another",
-                "give the file that `onnxopt split export` read",
-            )
+            return proto, f"'{path.resolve()}'"
+    except BadModelError:  # it is gone, or its weights are
+        pass
     return None, "the model that the halves come to when they are joined"
 
 

@@ -9,7 +9,7 @@ from itertools import pairwise
 from onnxopt.errors import UsageError
 from onnxopt.splitting.boundary import before, complete
 from onnxopt.splitting.dag import Dag
-from onnxopt.splitting.enumeration import enumerate_cuts
+from onnxopt.splitting.enumeration import Cuts, enumerate_cuts
 from onnxopt.splitting.manifest import Codec
 from onnxopt.splitting.operators import Subject
 from onnxopt.splitting.plan_file import Plan, PlannedCut
@@ -113,26 +113,11 @@ def spread(subject: Subject, count: int, codec: Codec) -> Wish:
     Raises:
         UsageError: there is no cut at all.
     """
-    dag = subject.dag
-    cuts = enumerate_cuts(dag)
-    work = cuts.sums([float(operator.macs) for operator in dag.operators])
-    if not work.max(initial=0.0):
-        work = cuts.sums([1.0] * len(dag.operators))
-    sent = cuts.sent([float(tensor.size_bytes) for tensor in dag.tensors])
-    whole = (1 << len(dag.operators)) - 1
+    cuts = enumerate_cuts(subject.dag)
+    sent = cuts.sent([float(tensor.size_bytes) for tensor in subject.dag.tensors])
+    whole = (1 << len(subject.dag.operators)) - 1
     inner = [c for c in cuts.distinct() if cuts.device[c] not in (0, whole)]
-    step = work.max(initial=0.0) / (2 * count + 2)
-    chain: list[int] = []
-    for number in range(1, count + 1):
-        low, high = (2 * number - 1) * step, (2 * number + 1) * step
-        last = cuts.device[chain[-1]] if chain else 0
-        near = [
-            c
-            for c in inner
-            if low <= work[c] <= high and last & ~cuts.device[c] == 0 and cuts.device[c] != last
-        ]
-        if near:
-            chain.append(min(near, key=lambda c: (sent[c], c)))
+    chain = _along(cuts, inner, count)
     if not chain and inner:
         chain = [min(inner, key=lambda c: (sent[c], c))]
     if not chain:
@@ -152,3 +137,27 @@ def spread(subject: Subject, count: int, codec: Codec) -> Wish:
             "least is the one to begin with",
         ),
     )
+
+
+def _along(cuts: Cuts, inner: Sequence[int], count: int) -> list[int]:
+    """Nested cuts, each the one that sends least in its share of the work."""
+    work = cuts.sums([float(operator.macs) for operator in cuts.dag.operators])
+    if not work.max(initial=0.0):
+        work = cuts.sums([1.0] * len(cuts.dag.operators))
+    sent = cuts.sent([float(tensor.size_bytes) for tensor in cuts.dag.tensors])
+    step = work.max(initial=0.0) / (2 * count + 2)
+    chain: list[int] = []
+    last = 0
+    for number in range(1, count + 1):
+        low, high = (2 * number - 1) * step, (2 * number + 1) * step
+        near = [
+            cut
+            for cut in inner
+            if low <= work[cut] <= high
+            and last & ~cuts.device[cut] == 0
+            and cuts.device[cut] != last
+        ]
+        if near:
+            chain.append(min(near, key=lambda cut: (sent[cut], cut)))
+            last = cuts.device[chain[-1]]
+    return chain

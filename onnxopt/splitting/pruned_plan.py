@@ -100,7 +100,7 @@ def plan_pruned(
     best, best_model = first, None
     variants = [_variant("the original", None, sweep, first, "")]
     for point in sweep.points:
-        why = _refused(point, sweep, pruning)
+        why = why_refused(point, sweep, pruning)
         made = None
         model = store.models.get(point.name)
         if not why and model is not None:
@@ -172,8 +172,8 @@ def _value(plan: Plan) -> float:
     return chosen.interval_s if plan.objective == "throughput" else chosen.latency_s
 
 
-def _refused(point: Point, sweep: Sweep, pruning: Pruning) -> str:
-    """Why a pruned version may not be used; empty if it may."""
+def why_refused(point: Point, sweep: Sweep, pruning: Pruning) -> str:
+    """Why a pruned version may not be used, by what it loses; empty if it may."""
     worth = point.worth
     if worth is None:
         return point.why or "it was not made"
@@ -181,7 +181,7 @@ def _refused(point: Point, sweep: Sweep, pruning: Pruning) -> str:
         assert sweep.accuracy is not None and worth.accuracy is not None
         points = 100 if pruning.job.metric.startswith("top") else 1
         drop = points * (sweep.accuracy - worth.accuracy)
-        if drop > pruning.most_drop:
+        if drop > pruning.most_drop + 1e-9:
             return f"it loses {drop:.3g} of {pruning.job.metric}"
     if pruning.least_agreement is not None:
         if worth.same_class is None:

@@ -308,7 +308,7 @@ def test_the_cuts_to_measure_are_legal_inner_and_in_order(subject: Subject) -> N
 def test_a_pruned_version_that_loses_more_than_it_may_is_refused(
     drop: float | None, agreement: float | None, why: str
 ) -> None:
-    timing = Timing(1.0, 1.0, 1.0, 1.0, 1.0, 9, 1, None)
+    timing = Timing(1.0, 1.0, 1.0, 1.0, 1.0, 9, 1, 1)
     worth = Worth(0.93, 0.975, 0.1, timing)
     figures = Figures(1, 1, 1, 1, 1)
     sweep = Sweep(

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from onnxopt.splitting.choosing import Budgets
     from onnxopt.splitting.context import Box, Context
     from onnxopt.splitting.manifest import Codec
+    from onnxopt.splitting.pruned_plan import Pruning
 
 
 class ObjectiveChoice(str, Enum):
@@ -114,6 +115,29 @@ def plan(
         Path | None,
         typer.Option(metavar="FILE.npz|DIR", help="Measure what the codecs change on these."),
     ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0.8,0.6",
+            help="Prune to these shares of the FLOPs, too, and take what is best of all.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option("--eval", metavar="FILE.npz", help="With --prune: labelled samples."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="With --prune: what may be lost of the accuracy."),
+    ] = None,
+    min_agreement: Annotated[
+        str | None,
+        typer.Option(metavar="97.5%", help="With --prune: so many samples keep their class."),
+    ] = None,
+    pruned_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="With --prune: where a pruned model is written."),
+    ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="List all plans that no other one beats in all.")
     ] = False,
@@ -148,6 +172,9 @@ def plan(
           --adaptive 3 --bandwidths 1.1Mbit..1Gbit --edge-loads 1..4 -o plan.json
       onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
           --pareto --compare all
+      onnxopt split plan model.onnx --device device.json --edge-speedup 10 --bandwidth 20Mbit \\
+          --prune 0.8,0.6,0.4 --calibration samples.npz --eval test.npz --max-drop 2.5 \\
+          --pruned-model pruned.onnx -o plan.json
 
     \b
     Exit codes: 0 fine; 1 no cut keeps the budgets; 2 usage; 3 bad model;
@@ -165,6 +192,7 @@ def plan(
     from onnxopt.splitting.context import Context
     from onnxopt.splitting.planning import Wish, plan_split
     from onnxopt.splitting.profiled import profiled
+    from onnxopt.splitting.pruned_plan import plan_and_prune
 
     if output is not None:
         check_target(output)
@@ -184,11 +212,21 @@ def plan(
         methods,
         pareto,
     )
-    known = profiled(load(model), model, device, edge or device, device_slowdown, edge_speedup)
-    made = plan_split(known.subject, known.machines, wish, source=str(model), digest=known.digest)
-    if calibration is not None:
-        with Bar(quiet=quiet or json) as bar:
-            made = with_errors(known.subject, made, calibration, bar)
+    proto = load(model)
+    known = profiled(proto, model, device, edge or device, device_slowdown, edge_speedup)
+    pruning = _pruning(prune, calibration, evaluate, max_drop, min_agreement, pruned_model)
+    with Bar(quiet=quiet or json) as bar:
+        if pruning is None or pruned_model is None:
+            made = plan_split(
+                known.subject, known.machines, wish, source=str(model), digest=known.digest
+            )
+            subject = known.subject
+        else:
+            made, subject = plan_and_prune(
+                proto, known, wish, pruning, model, pruned_model, tell=bar
+            )
+        if calibration is not None:
+            made = with_errors(subject, made, calibration, bar)
     if output is not None:
         write_json(made, output)
     if json:
@@ -200,6 +238,37 @@ def plan(
 def _codecs(choice: CodecsChoice) -> tuple[Codec, ...]:
     every: tuple[Codec, ...] = ("none", "fp16", "uint8")
     return every if choice is CodecsChoice.auto else tuple(c for c in every if c == choice.value)
+
+
+def _pruning(
+    prune: str | None,
+    calibration: Path | None,
+    evaluate: Path | None,
+    max_drop: float | None,
+    min_agreement: str | None,
+    pruned_model: Path | None,
+) -> Pruning | None:
+    from onnxopt.errors import UsageError
+    from onnxopt.files import check_target
+    from onnxopt.pruning.sweep import parse_sweep
+    from onnxopt.quantities import parse_percent
+    from onnxopt.splitting.pruned_plan import pruning_of
+
+    if prune is None:
+        given = (evaluate, max_drop, min_agreement, pruned_model)
+        if any(value is not None for value in given):
+            raise UsageError(
+                "--eval, --max-drop, --min-agreement and --pruned-model say how to prune",
+                "add --prune 0.8,0.6",
+            )
+        return None
+    if pruned_model is None:
+        raise UsageError(
+            "nothing says where to write the pruned model", "add --pruned-model FILE.onnx"
+        )
+    check_target(pruned_model)
+    agreement = None if min_agreement is None else parse_percent(min_agreement)
+    return pruning_of(parse_sweep(prune), calibration, evaluate, max_drop, agreement)
 
 
 def _budgets(

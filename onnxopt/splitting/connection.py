@@ -11,7 +11,7 @@ import numpy as np
 
 from onnxopt.splitting.endpoint import Answer, Half
 from onnxopt.splitting.http_answer import answer_bytes
-from onnxopt.splitting.http_head import END, Head
+from onnxopt.splitting.http_head import END, Head, parse_head
 from onnxopt.splitting.limits import Limits
 from onnxopt.splitting.protocol import error_message
 from onnxopt.splitting.tensors import ALIGNMENT, ProtocolError

@@ -80,7 +80,7 @@ demo-split: $(INSTALLED)
 	    --bandwidth 100Mbit --rtt 5ms --adaptive 3 --bandwidths 0.1Mbit..1Gbit -o out/split/plan.json
 	$(BIN)/onnxopt split export $(SPLIT) --plan out/split/plan.json --set-shape image=64,1,8,8 \
 	    --calibration models/digits_resnet_calibration.npz -o out/split/parts
-	$(BIN)/onnxopt split verify out/split/parts
+	$(BIN)/onnxopt split verify out/split/parts --verify-data models/digits_resnet_calibration.npz
 	$(BIN)/python benchmarks/split_demo.py out/split/parts models/digits_resnet_test.npz
 
 corpus: $(INSTALLED)

@@ -22,6 +22,7 @@ DOORS = {
     "PIL": ("calibration/images.py", "calibration/preprocess.py"),
     "matplotlib": ("report/sweep_picture.py",),
     "typer": ("cli/",),
+    "mlserver": ("splitting/mlserver_edge.py",),
     "tritonclient": ("splitting/edge_grpc.py",),
     "rich": ("cli/", "report/"),
 }

@@ -220,6 +220,14 @@ def test_symbols_stay_symbols_while_sizes_are_told_at_numbers() -> None:
         assert {t.size_bytes for t in found.dag.tensors} == {size}
 
 
+def test_a_dimension_of_minus_one_is_open() -> None:
+    proto = cases.model(cases.RESIDUAL)
+    proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1
+    found = read_subject(proto)
+    assert found.sizes == ("x[0] = 1",)
+    assert {t.size_bytes for t in found.dag.tensors} == {16}
+
+
 def test_a_computed_reshape_does_not_hide_how_large_its_result_is() -> None:
     found = {t.name: t.size_bytes for t in subject(cases.SHAPES).dag.tensors}
     assert found["r"] == found["a"] == 48

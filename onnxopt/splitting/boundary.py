@@ -54,7 +54,11 @@ def complete(subject: Subject, names: Sequence[str]) -> Boundary:
     for item in named:
         if not item.tensors & crossing:
             raise _way_back(dag, item, least, [n for n in named if n is not item])
-    device = _cheapest(dag, least, {t for item in named for t in item.tensors})
+    tensors = {tensor for item in named for tensor in item.tensors}
+    wider = _closed(dag, least, tensors)
+    crossing = {*dag.crossing(wider)}
+    exact = all(item.tensors & crossing for item in named)
+    device = wider if exact else _cheapest(dag, least, tensors)
     for number in dag.crossing(device):
         tensor = dag.tensors[number]
         if tensor.why_not:
@@ -174,6 +178,25 @@ def _path(dag: Dag, operator: int, came: dict[int, tuple[int | None, int]]) -> l
         at, tensor = came[at]
         path += [f"{described.op} '{described.name}'", f"'{dag.tensors[tensor].name}'"]
     return path[::-1]
+
+
+def _closed(dag: Dag, least: frozenset[int], named: set[int]) -> frozenset[int]:
+    """The smallest cut at which nothing else crosses; perhaps not all that is named, either."""
+    device: set[int] = set()
+    waiting = [*least]
+    for number, tensor in enumerate(dag.tensors):
+        if tensor.producer is None and number not in named:
+            waiting += tensor.readers
+    while waiting:
+        number = waiting.pop()
+        if number in device:
+            continue
+        device.add(number)
+        operator = dag.operators[number]
+        producers = (dag.tensors[tensor].producer for tensor in operator.reads)
+        waiting += [producer for producer in producers if producer is not None]
+        waiting += [r for t in operator.makes if t not in named for r in dag.tensors[t].readers]
+    return frozenset(device)
 
 
 def _cheapest(dag: Dag, least: frozenset[int], named: set[int]) -> frozenset[int]:

@@ -93,7 +93,7 @@ def _sized(model: Model, shapes: Mapping[str, tuple[int, ...]]) -> tuple[Model, 
     for value in model.graph.inputs:
         if value.shape is None or value.name in shapes:
             continue
-        dims = [dim.dim_value for dim in declared[value.name]]
+        dims = [max(dim.dim_value, 0) for dim in declared[value.name]]  # -1 is open, too
         fixed[value.name] = tuple(dim or 1 for dim in dims)
         assumed += [
             names[s] for s, dim in zip(value.shape, dims, strict=True) if not dim and s in names

@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo demo-split interop wire switching split-link test lint format rules coverage blocks splits corpus fuzz peers transposes noise latency wheel clean
+.PHONY: help demo demo-split interop wire switching split-link test lint format rules coverage blocks splits corpus fuzz peers transposes noise latency adapting wheel clean
 
 help:
 	@echo "make demo    optimize and prune a small trained model: tables, verdict and reports"
@@ -24,7 +24,7 @@ help:
 	@echo "make fuzz    optimize and check random models"
 	@echo "make rules   renew rules/README.md and test the rules"
 	@echo "make peers   compare with onnxslim, onnxsim and onnxscript on the corpus"
-	@echo "make transposes, make noise, make latency    other slow measurements, see benchmarks/"
+	@echo "make transposes, make noise, make latency, make adapting    other slow measurements, see benchmarks/"
 	@echo "make interop  talk to Triton's client, KServe and MLServer, in a venv of their own"
 	@echo "make wire, make switching, make split-link   what serving costs and survives; predictions"
 	@echo "make wheel   build dist/*.whl"
@@ -142,6 +142,10 @@ interop: $(INSTALLED)
 	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check "$$(ls dist/*.whl)[interop,dev]"
 	$(INTEROP)/bin/python -m pip install --quiet --no-deps --force-reinstall dist/*.whl
 	$(INTEROP)/bin/pytest -p no:cacheprovider tests/interop
+
+adapting: $(INSTALLED)
+	$(BIN)/python benchmarks/adapting.py --output benchmarks/results/adapting.md $(CORPUS)/cifar10/resnet56.onnx \
+	    $(patsubst %,$(CORPUS)/real/%.onnx,light_inception_v2 light_resnet50 mobilenetv2_int8_qdq_op18 fastestdet_352 yolox_nano)
 
 clean:
 	rm -rf $(VENV) $(INTEROP) build dist out .mypy_cache .ruff_cache .pytest_cache .hypothesis

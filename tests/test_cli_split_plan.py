@@ -6,6 +6,7 @@ import json
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from onnxopt.cli.main import run
@@ -99,6 +100,28 @@ def test_the_error_of_a_codec_is_measured_on_calibration_data(
     assert plan["cuts"][plan["chosen"]]["codec"] == "uint8" and errors[plan["chosen"]] > 0
 
 
+def test_a_pruned_version_is_chosen_where_it_is_better_and_loses_no_more_than_it_may(
+    profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with np.load(MODELS / "digits_resnet_calibration.npz") as archive:
+        few = {name: archive[name][:160] for name in archive.files}
+    samples = str(tmp_path / "samples.npz")
+    np.savez(samples, **few)
+    pruned, plan, out = (tmp_path / name for name in ("pruned.onnx", "plan.json", "out"))
+    command = ["split", "plan", DIGITS, "--device", profile, "--bandwidth", "1kbit"]
+    command += ["--prune", "0.4", "--calibration", samples, "--pruned-model", str(pruned)]
+    assert run([*command, "--min-agreement", "85%", "-o", str(plan)]) == 0
+    assert "40% of the FLOPs" in _out(capsys)
+    made = read_plan(plan)
+    original, variant = made.variants
+    assert not variant.why and variant.same_class is not None and variant.same_class >= 0.85
+    assert original.latency_s is not None and variant.latency_s is not None
+    if variant.latency_s < original.latency_s:  # on a busy machine that may be otherwise
+        assert made.source == str(pruned) and pruned.is_file()
+        export = ["split", "export", str(pruned), "--plan", str(plan), "-o", str(out)]
+        assert run([*export, "--no-verify", "--quiet"]) == 0
+
+
 @pytest.mark.parametrize(
     ("options", "code", "said"),
     [
@@ -113,6 +136,10 @@ def test_the_error_of_a_codec_is_measured_on_calibration_data(
         (("--adaptive", "1", "--edge-loads", "none"), 2, "is no load"),
         (("--edge-speedup", "0"), 2, "above 0"),
         (("--raw-input", "y=1"), 2, "no input 'y'"),
+        (("--max-drop", "1"), 2, "--prune"),
+        (("--prune", "0.5"), 2, "--pruned-model"),
+        (("--prune", "0.5", "--pruned-model", "p.onnx"), 2, "how much may be lost"),
+        (("--prune", "0.5", "--pruned-model", "p.onnx", "--max-drop", "1"), 2, "--eval"),
     ],
 )
 def test_what_cannot_be_is_refused_with_what_to_do(

@@ -13,6 +13,9 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load
 from onnxopt.profiling.document import Machine, Noise, Settings, Spread
 from onnxopt.profiling.files import as_json, write_json
+from onnxopt.pruning.asked import Job
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.points import Figures, Point, Sweep, Worth
 from onnxopt.splitting.baselines import METHODS
 from onnxopt.splitting.candidates import Powers, candidates
 from onnxopt.splitting.choosing import Budgets, Task
@@ -24,9 +27,11 @@ from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.plan_file import Plan, plan_of, read_plan
 from onnxopt.splitting.planning import Wish, plan_split
 from onnxopt.splitting.profile_file import CodecTimes, MeasuredCut, SplitProfile
+from onnxopt.splitting.pruned_plan import Pruning, why_refused
 from onnxopt.splitting.speeds import measured_cuts, speeds
 from onnxopt.splitting.spots import spots
 from onnxopt.splitting.switching import Adapter
+from onnxopt.timing import Timing
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits_resnet.onnx"
 ALL = tuple(METHODS)
@@ -288,3 +293,37 @@ def test_the_cuts_to_measure_are_legal_inner_and_in_order(subject: Subject) -> N
         '<ir_version: 8, opset_import: ["": 17]> g (float[1,4] x) => (float[1,4] y) { y = Relu(x) }'
     )
     assert spots(enumerate_cuts(read_subject(single).dag), 12) == ()
+
+
+@pytest.mark.parametrize(
+    ("drop", "agreement", "why"),
+    [
+        (2.5, None, ""),
+        (1.9, None, "it loses 2 of top1"),
+        (None, 0.97, ""),
+        (None, 0.98, "it gives the same class for 97.5% only"),
+        (2.5, 0.98, "it gives the same class for 97.5% only"),
+    ],
+)
+def test_a_pruned_version_that_loses_more_than_it_may_is_refused(
+    drop: float | None, agreement: float | None, why: str
+) -> None:
+    timing = Timing(1.0, 1.0, 1.0, 1.0, 1.0, 9, 1, 1)
+    worth = Worth(0.93, 0.975, 0.1, timing)
+    figures = Figures(1, 1, 1, 1, 1)
+    sweep = Sweep(
+        source="",
+        mode="flops",
+        basis={},
+        metric="top1",
+        judged_on="",
+        before=figures,
+        accuracy=0.95,
+        options=PruneOptions(),
+        calibration=None,
+        versions={},
+    )
+    point = Point("0.5", "50%", 0.5, True, "met", cost=figures, worth=worth)
+    pruning = Pruning((), Job(), drop, agreement)
+    assert why_refused(point, sweep, pruning) == why
+    assert why_refused(replace(point, worth=None, why="too little"), sweep, pruning) == "too little"

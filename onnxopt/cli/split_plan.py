@@ -2,37 +2,22 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from onnxopt.cli.options import Json, ModelArgument, Quiet, Verbose, by_name
 from onnxopt.cli.progress import Bar
-
-if TYPE_CHECKING:
-    from onnxopt.splitting.candidates import Powers
-    from onnxopt.splitting.choosing import Budgets
-    from onnxopt.splitting.context import Box, Context
-    from onnxopt.splitting.manifest import Codec
-
-
-class ObjectiveChoice(str, Enum):
-    """What is to be best."""
-
-    latency = "latency"
-    energy = "energy"
-    throughput = "throughput"
-
-
-class CodecsChoice(str, Enum):
-    """Which codecs a plan may use."""
-
-    auto = "auto"
-    none = "none"
-    fp16 = "fp16"
-    uint8 = "uint8"
+from onnxopt.cli.split_planning import (
+    CodecsChoice,
+    ObjectiveChoice,
+    box_of,
+    budgets_of,
+    codecs_of,
+    powers_of,
+    pruning_asked,
+)
 
 
 def plan(
@@ -114,6 +99,29 @@ def plan(
         Path | None,
         typer.Option(metavar="FILE.npz|DIR", help="Measure what the codecs change on these."),
     ] = None,
+    prune: Annotated[
+        str | None,
+        typer.Option(
+            metavar="0.8,0.6",
+            help="Prune to these shares of the FLOPs, too, and take what is best of all.",
+        ),
+    ] = None,
+    evaluate: Annotated[
+        Path | None,
+        typer.Option("--eval", metavar="FILE.npz", help="With --prune: labelled samples."),
+    ] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option(metavar="POINTS", help="With --prune: what may be lost of the accuracy."),
+    ] = None,
+    min_agreement: Annotated[
+        str | None,
+        typer.Option(metavar="97.5%", help="With --prune: so many samples keep their class."),
+    ] = None,
+    pruned_model: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.onnx", help="With --prune: where a pruned model is written."),
+    ] = None,
     pareto: Annotated[
         bool, typer.Option("--pareto", help="List all plans that no other one beats in all.")
     ] = False,
@@ -148,6 +156,9 @@ def plan(
           --adaptive 3 --bandwidths 1.1Mbit..1Gbit --edge-loads 1..4 -o plan.json
       onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
           --pareto --compare all
+      onnxopt split plan model.onnx --device device.json --edge-speedup 10 --bandwidth 20Mbit \\
+          --prune 0.8,0.6,0.4 --calibration samples.npz --eval test.npz --max-drop 2.5 \\
+          --pruned-model pruned.onnx -o plan.json
 
     \b
     Exit codes: 0 fine; 1 no cut keeps the budgets; 2 usage; 3 bad model;
@@ -165,88 +176,44 @@ def plan(
     from onnxopt.splitting.context import Context
     from onnxopt.splitting.planning import Wish, plan_split
     from onnxopt.splitting.profiled import profiled
+    from onnxopt.splitting.pruned_plan import plan_and_prune
 
     if output is not None:
         check_target(output)
     context = Context(parse_bits(bandwidth), parse_seconds(rtt))
-    budgets = _budgets(max_device_weights, max_device_memory, max_energy, max_latency)
-    powers = _powers(device_power, radio_power, idle_power)
-    box = _box(context, bandwidths, rtts, device_loads, edge_loads) if adaptive else None
+    budgets = budgets_of(max_device_weights, max_device_memory, max_energy, max_latency)
+    powers = powers_of(device_power, radio_power, idle_power)
+    box = box_of(context, bandwidths, rtts, device_loads, edge_loads) if adaptive else None
     methods = (
         tuple(METHODS) if compare == "all" else tuple(filter(None, (compare or "").split(",")))
     )
     wish = Wish(
         Task(context, objective.value, budgets, powers),
-        _codecs(codec),
+        codecs_of(codec),
         box,
         adaptive or 1,
         by_name("--raw-input", raw_input, parse_count),
         methods,
         pareto,
     )
-    known = profiled(load(model), model, device, edge or device, device_slowdown, edge_speedup)
-    made = plan_split(known.subject, known.machines, wish, source=str(model), digest=known.digest)
-    if calibration is not None:
-        with Bar(quiet=quiet or json) as bar:
-            made = with_errors(known.subject, made, calibration, bar)
+    proto = load(model)
+    known = profiled(proto, model, device, edge or device, device_slowdown, edge_speedup)
+    pruning = pruning_asked(prune, calibration, evaluate, max_drop, min_agreement, pruned_model)
+    with Bar(quiet=quiet or json) as bar:
+        if pruning is None or pruned_model is None:
+            made = plan_split(
+                known.subject, known.machines, wish, source=str(model), digest=known.digest
+            )
+            subject = known.subject
+        else:
+            made, subject = plan_and_prune(
+                proto, known, wish, pruning, model, pruned_model, tell=bar
+            )
+        if calibration is not None:
+            made = with_errors(subject, made, calibration, bar)
     if output is not None:
         write_json(made, output)
     if json:
         typer.echo(as_json(made).rstrip("\n"))
     elif not quiet:
         console().print(split_plan_table(made))
-
-
-def _codecs(choice: CodecsChoice) -> tuple[Codec, ...]:
-    every: tuple[Codec, ...] = ("none", "fp16", "uint8")
-    return every if choice is CodecsChoice.auto else tuple(c for c in every if c == choice.value)
-
-
-def _budgets(
-    weights: str | None, memory: str | None, energy: str | None, latency: str | None
-) -> Budgets:
-    from onnxopt.quantities import parse_count, parse_joules, parse_seconds
-    from onnxopt.splitting.choosing import Budgets
-
-    return Budgets(
-        None if weights is None else parse_count(weights),
-        None if memory is None else parse_count(memory),
-        None if energy is None else parse_joules(energy),
-        None if latency is None else parse_seconds(latency),
-    )
-
-
-def _powers(compute: float | None, radio: float, idle: float) -> Powers | None:
-    from onnxopt.errors import UsageError
-    from onnxopt.splitting.candidates import Powers
-
-    if compute is None and (radio or idle):
-        raise UsageError("what the device draws while it computes is missing", "add --device-power")
-    if min(compute or 0.0, radio, idle) < 0:
-        raise UsageError("watts are not below 0")
-    return None if compute is None else Powers(compute, radio, idle)
-
-
-def _box(
-    context: Context, bandwidths: str, rtts: str | None, device_loads: str, edge_loads: str
-) -> Box:
-    from onnxopt.quantities import parse_between, parse_bits, parse_seconds
-    from onnxopt.splitting.context import Box, Context
-
-    rates = parse_between(bandwidths, parse_bits)
-    trips = (context.rtt_s,) * 2 if rtts is None else parse_between(rtts, parse_seconds)
-    device, edge = (parse_between(text, _load) for text in (device_loads, edge_loads))
-    least = Context(rates[0], trips[0], device[0], edge[0])
-    return Box(least, Context(rates[1], trips[1], device[1], edge[1]))
-
-
-def _load(text: str) -> float:
-    from onnxopt.errors import UsageError
-
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise UsageError(f"'{text}' is no load", "write 1..4: as it was measured, to four times")
-    return found

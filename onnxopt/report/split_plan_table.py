@@ -28,6 +28,8 @@ def split_plan_table(plan: Plan) -> RenderableType:
     ends = (plan.cuts[-1], plan.cuts[0])
     rows += [("", cut) for cut in ends if (cut.operators, cut.codec) not in there]
     parts: list[RenderableType] = [Text(_conditions(plan)), _table(plan, rows)]
+    if plan.variants:
+        parts += [Text("The model and its pruned versions:"), _variants(plan)]
     if plan.box is not None:
         labels = [f"cut {n}" for n in range(len(plan.cuts))]
         parts += [Text(_adapting(plan)), _table(plan, list(zip(labels, plan.cuts, strict=True)))]
@@ -103,6 +105,25 @@ def _adapting(plan: Plan) -> str:
             else "is the best of all throughout"
         )
     )
+
+
+def _variants(plan: Plan) -> RenderableType:
+    rows = []
+    first = plan.variants[0].device_s
+    for entry in plan.variants:
+        times = [entry.device_s, entry.latency_s]
+        rows.append(
+            (
+                entry.name,
+                "-" if entry.accuracy is None else f"{entry.accuracy:.4f}",
+                "-" if entry.same_class is None else f"{entry.same_class:.1%}",
+                *("-" if s is None else seconds_text(s) for s in times),
+                f"{entry.latency_s / first - 1:+.1%}" if entry.latency_s and first else "-",
+                entry.why,
+            )
+        )
+    columns = ("", "accuracy", "same class", "all on the device", "best plan", "by it", "not used")
+    return plain_table(columns, rows)
 
 
 def _others(plan: Plan) -> RenderableType:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -12,6 +13,7 @@ from onnxopt.splitting.dag import Dag
 from onnxopt.splitting.growing import Growing, bits, predecessors, successors
 
 Floats: TypeAlias = "np.ndarray[Any, np.dtype[np.float64]]"
+Ints: TypeAlias = "np.ndarray[Any, np.dtype[np.int64]]"
 
 MOST_CUTS = 20_000
 """A block with more down-sets than this is left to the flow (`flow.py`)."""
@@ -50,6 +52,7 @@ class Cuts:
             count as copies.
         blocks: in order; together they hold all operators but the separators.
         most: a block with more cuts is not complete.
+        sendings: all pairs of a cut and a tensor that it sends.
     """
 
     dag: Dag
@@ -61,6 +64,7 @@ class Cuts:
     peak_bytes: tuple[int, ...]
     blocks: tuple[Block, ...]
     most: int
+    sendings: tuple[Ints, Ints]
 
     def __len__(self) -> int:
         return len(self.device)
@@ -104,9 +108,9 @@ class Cuts:
 
     def sent(self, values: Sequence[float]) -> Floats:
         """For each cut the sum of a value of each tensor over those that cross, each once."""
-        return np.array(
-            [sum([values[tensor] for tensor in crossing]) for crossing in self.crossing]
-        )
+        owners, tensors = self.sendings
+        weights = np.asarray(values, float)[tensors]
+        return np.bincount(owners, weights, len(self)).astype(float)
 
     def distinct(self) -> tuple[int, ...]:
         """Legal cuts, one for each set of tensors that crosses, those with least on the device.
@@ -130,7 +134,13 @@ def names_of(cuts: Cuts, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     )
 
 
-def enumerate_cuts(dag: Dag, *, most: int = MOST_CUTS, more: Iterable[int] = ()) -> Cuts:
+def enumerate_cuts(
+    dag: Dag,
+    *,
+    most: int = MOST_CUTS,
+    more: Iterable[int] = (),
+    large: frozenset[int] = frozenset(),
+) -> Cuts:
     """All cuts of a model, but for blocks that have more than `most`.
 
     Of such a block those are there that follow the order of the operators.
@@ -138,13 +148,14 @@ def enumerate_cuts(dag: Dag, *, most: int = MOST_CUTS, more: Iterable[int] = ())
     Args:
         more: further down-sets, as bits, for blocks that are not complete; the cuts on the way
             there come with each.
+        large: first operators of blocks that are known to have more than `most`.
     """
     growing = Growing(dag)
     blocks = []
     edges = [*separators(dag), len(dag.operators)]
     first, base = 0, 0
     for last in edges:
-        complete = growing.fill(base, last, most)
+        complete = first not in large and growing.fill(base, last, most)
         blocks.append(Block(first, last, base, complete))
         for operator in range(first, last) if not complete else ():
             base = growing.grow(base, operator)
@@ -164,7 +175,14 @@ def enumerate_cuts(dag: Dag, *, most: int = MOST_CUTS, more: Iterable[int] = ())
         tuple(growing.peak_bytes),
         tuple(block for block in blocks if block.first < block.last),
         most,
+        _sendings(growing.crossing),
     )
+
+
+def _sendings(crossing: Sequence[tuple[int, ...]]) -> tuple[Ints, Ints]:
+    counts = [len(tensors) for tensors in crossing]
+    owners = np.repeat(np.arange(len(crossing)), counts)
+    return owners, np.fromiter(chain.from_iterable(crossing), np.int64, sum(counts))
 
 
 def separators(dag: Dag) -> tuple[int, ...]:

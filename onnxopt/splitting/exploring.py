@@ -51,7 +51,8 @@ def explore(cuts: Cuts, sums: Sums, codings: Sequence[Coding], task: Task, box: 
         for low, high in _edges(box):
             for cut in _sweep(pricing, best, low, high):
                 found[cut] = None
-    return enumerate_cuts(cuts.dag, most=cuts.most, more=found)
+    large = frozenset(block.first for block in blocks)
+    return enumerate_cuts(cuts.dag, most=cuts.most, more=found, large=large)
 
 
 def _edges(box: Box | None) -> list[tuple[Context, Context]]:

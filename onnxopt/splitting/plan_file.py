@@ -71,6 +71,25 @@ class Compared:
 
 
 @dataclass(frozen=True)
+class Variant:
+    """The model, or a pruned version of it, and how well it can be split.
+
+    Attributes:
+        name: the budget that it was pruned to, in words.
+        why: it may not be used, for this reason; empty if it may.
+        accuracy: on labelled samples; same_class: share of samples with the class of the original.
+        latency_s: of its best plan; device_s: with everything on the device.
+    """
+
+    name: str
+    why: str
+    accuracy: float | None
+    same_class: float | None
+    latency_s: float | None
+    device_s: float | None
+
+
+@dataclass(frozen=True)
 class Plan:
     """The cuts to export, and why these.
 
@@ -88,6 +107,7 @@ class Plan:
         pareto: of all plans that keep the budgets those that no other one beats in latency,
             energy, device weights and device memory together; empty unless asked for.
         notes: assumptions and remarks, in sentences.
+        variants: the original and its pruned versions, where these were asked for.
     """
 
     schema: Literal["onnxopt-split-plan/1"]
@@ -104,6 +124,7 @@ class Plan:
     pareto: tuple[PlannedCut, ...]
     compared: tuple[Compared, ...]
     notes: tuple[str, ...]
+    variants: tuple[Variant, ...] = ()
 
     @property
     def points(self) -> tuple[Point, ...]:

@@ -74,10 +74,9 @@ def plan_split(
     if found.cut[numbers[0]] != 0:
         planned.insert(0, writer.unsendable())
         numbers.insert(0, -1)
-    rank = {int(number): place for place, number in enumerate(best)}
-    chosen = min(
-        (n for n in range(len(numbers)) if numbers[n] in rank), key=lambda n: rank[numbers[n]]
-    )
+    rank = np.full(len(found) + 1, len(found))  # the last one for what is no candidate
+    rank[best] = np.arange(len(best))
+    chosen = int(np.argmin(rank[numbers]))
     return Plan(
         SCHEMA,
         source,

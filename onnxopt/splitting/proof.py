@@ -150,6 +150,8 @@ class Judge:
             on = "drawn inputs" if self._data is None else "samples"
             listed = "; ".join(self.feeds[index] for index in self._some(samples=True))
             notes.append(f"errors of codecs were measured on {on}: {listed}")
+            if self._data is None:
+                notes.append("on your own samples they are others: --calibration measures them")
         return Proof(exact, optimized, within, errors, notes=tuple(notes))
 
     def _some(self, *, samples: bool = False) -> list[int]:

@@ -23,6 +23,7 @@ from onnxopt.splitting.node_kinds import (
     needed_nodes,
     stored_bytes,
 )
+from onnxopt.splitting.run_sizes import run_sizes
 from onnxopt.splitting.shape_chains import Merging, Part
 from onnxopt.splitting.tensor_types import TensorTypes
 
@@ -128,6 +129,8 @@ class _Reader:
         for part in self.parts:
             pairs += zip(part.node.outputs, self._twin[part.node].outputs, strict=True)
         self._bytes = {value: _size_bytes(value, twin) for value, twin in pairs}
+        self._unknown = {value for value, twin in pairs if twin.static_shape is None}
+        self._sized = sized
         last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
         self.place = {n: last[made(n)[0].name] for n in graph.nodes if made(n)}
         self._weights: dict[object, tuple[int, int]] = {}
@@ -168,12 +171,14 @@ class _Reader:
     ) -> tuple[Tensor, ...]:
         kinds = self.types.of([value for value in values if value in producer])
         outputs = set(self._model.graph.outputs)
+        unknown = [v for v in values if v in self._unknown and not kinds[v].why_not]
+        sizes = run_sizes(self._sized.header, [v.name for v in unknown if v in producer])
         return tuple(
             Tensor(
                 value.name,
                 kinds[value].dtype,
                 kinds[value].dims,
-                self._bytes[value],
+                sizes.get(value.name, self._bytes[value]),
                 producer.get(value),
                 tuple(readers.get(value, ())),
                 value in outputs,

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import onnx
 
 from onnxopt.cost import constant_bytes
@@ -23,7 +25,7 @@ from onnxopt.splitting.node_kinds import (
     needed_nodes,
     stored_bytes,
 )
-from onnxopt.splitting.run_sizes import run_sizes
+from onnxopt.splitting.run_shapes import run_shapes
 from onnxopt.splitting.shape_chains import Merging, Part
 from onnxopt.splitting.tensor_types import TensorTypes
 
@@ -172,13 +174,17 @@ class _Reader:
         kinds = self.types.of([value for value in values if value in producer])
         outputs = set(self._model.graph.outputs)
         unknown = [v for v in values if v in self._unknown and not kinds[v].why_not]
-        sizes = run_sizes(self._sized.header, [v.name for v in unknown if v in producer])
+        shapes = run_shapes(self._sized.header, [v.name for v in unknown if v in producer])
+        for value in unknown:
+            if value.name in shapes:
+                item_bytes = np.dtype(kinds[value].dtype).itemsize
+                self._bytes[value] = prod(shapes[value.name]) * item_bytes
         return tuple(
             Tensor(
                 value.name,
                 kinds[value].dtype,
                 kinds[value].dims,
-                sizes.get(value.name, self._bytes[value]),
+                self._bytes[value],
                 producer.get(value),
                 tuple(readers.get(value, ())),
                 value in outputs,

@@ -92,10 +92,10 @@ def draws(proto: onnx.ModelProto, session: Session, user_data: UserData | None =
     return drawing
 
 
-def first_feed(proto: onnx.ModelProto, session: Session) -> dict[str, Any] | None:
-    """Inputs of the likeliest kind that the model runs with; None if none are found."""
+def first_run(proto: onnx.ModelProto, session: Session) -> dict[str, Any] | None:
+    """What the model makes of the likeliest inputs that it runs with; None if none are found."""
     base = _find_base(Filler(proto, session))
-    return None if base is None else base[1]
+    return None if base is None else base[2]
 
 
 def _draw_user_data(drawing: Drawing, filler: Filler, user_data: UserData) -> None:

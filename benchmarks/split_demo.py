@@ -27,7 +27,8 @@ from split_link import slow_client
 
 from onnxopt.report.table import console, plain_table
 from onnxopt.signature import Array
-from onnxopt.splitting.client import Answer, SplitClient
+from onnxopt.splitting.answers import Answer
+from onnxopt.splitting.client import SplitClient
 from onnxopt.splitting.plan_file import Plan, plan_of
 from onnxopt.splitting.requests import Requests, read_requests
 from onnxopt.splitting.switching import Adapter

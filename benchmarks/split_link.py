@@ -10,8 +10,8 @@ process of its own, in turns with the others.
 
 Device and edge are the same machine. So that there is something to gain, the device is made slow:
 after computing it sleeps until it took `--slowdown` times as long, and the plan is told so. The
-round trip that the plan is told is that of a health check through the same link, plus the time that
-head and JSON of a request and of its answer take at that rate.
+round trip of the prediction is that of requests with one number through a link of the same kind,
+plus the time that head and JSON of a request and of its answer take at that rate.
 """
 
 from __future__ import annotations
@@ -29,10 +29,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
+import onnx.parser
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tests"))
 
-from edges import Process, connected
+from edges import Process
 from shaped import LinkProcess
 from switching import drawn
 
@@ -46,6 +48,14 @@ from onnxopt.splitting.plan_file import Plan, read_plan
 RATES = (1.1, 5.85, 18.88, 100.0, 1000.0)
 HEADS_BYTES = 400
 """Heads of HTTP, there and back."""
+
+NOTHING = """
+    <ir_version: 8, opset_import: ["" : 17]>
+    nothing (float[1] x) => (float[1] y) {
+        a = Relu(x)
+        y = Neg(a)
+    }
+"""
 
 HEADER = (
     "| model | Mbit/s | cut | what crosses | kB | predicted ms | measured ms | error | |\n"
@@ -96,16 +106,31 @@ def planned(model: Path, shape: list[str], slowdown: float, rtt_ms: float, place
     return read_plan(plan)
 
 
-def ping_s(url: str) -> float:
-    """A health check over a connection that is open already; the middle one of several."""
-    times = []
-    with connected(url) as sock:
-        for _ in range(9):
-            began = time.perf_counter()
-            sock.sendall(b"GET /v2/health/live HTTP/1.1\r\n\r\n")
-            sock.recv(4096)
-            times.append(time.perf_counter() - began)
-    return statistics.median(times)
+class Nothing:
+    """A model of one number, served as the others are: what its requests take is the round trip of
+    a request without data, the price of the protocol and of this machine's scheduler included."""
+
+    def __init__(self, place: Path, rtt_s: float) -> None:
+        file = place / "nothing.onnx"
+        file.write_bytes(onnx.parser.parse_model(NOTHING).SerializeToString())
+        command("export", file, "--at", "a", "-o", place / "nothing", "--quiet")
+        self._edge = Process(place / "nothing")
+        self.link = LinkProcess("127.0.0.1", self._edge.port, bits=1e9, rtt_s=rtt_s)
+        self._client = SplitClient(place / "nothing", self.link.url, fallback="off")
+        feeds = {"x": np.zeros(1, np.float32)}
+        self._ask = lambda: self._client.request(feeds).timings
+        first = self._ask()
+        self.size_bytes = first.sent_bytes + first.received_bytes + HEADS_BYTES
+
+    def takes_s(self, bits: float) -> float:
+        """The middle one of several, without the time that its own bytes are on the link."""
+        taken = statistics.median(self._ask().total_s for _ in range(15))
+        return taken - 8 * self.size_bytes / bits
+
+    def close(self) -> None:
+        self._client.close()
+        self.link.close()
+        self._edge.end(signal.SIGTERM)
 
 
 def extra_bytes(answer: Any, manifest: Manifest) -> int:
@@ -126,6 +151,7 @@ def over_the_link(
     """The rows of a model."""
     edge = Process(folder)
     link = LinkProcess("127.0.0.1", edge.port, bits=1e9, rtt_s=rtt_ms / 1000)
+    nothing = Nothing(folder.parent, rtt_ms / 1000)
     clients = [
         slow_client(folder, link.url, slowdown, cut=cut, deadline_s=300, fallback="lazy")
         for cut in range(len(plan.cuts))
@@ -136,7 +162,8 @@ def over_the_link(
     rows = []
     for rate in RATES:
         link.set_bits(1e6 * rate)
-        ping = ping_s(link.url)
+        nothing.link.set_bits(1e6 * rate)
+        round_trip = nothing.takes_s(1e6 * rate)
         times: list[list[float]] = [[] for _ in clients]
         for turn in range(repeats + 1):
             for cut, client in enumerate(clients):
@@ -146,7 +173,7 @@ def over_the_link(
                     times[cut].append(timings.total_s)
         measured = [statistics.median(taken) for taken in times]
         predicted = [
-            latency_s(cut.point, replace(context(rate), rtt_s=ping + 8e-6 * extra / rate))
+            latency_s(cut.point, replace(context(rate), rtt_s=round_trip + 8e-6 * extra / rate))
             for cut, extra in zip(plan.cuts, more, strict=True)
         ]
         chosen, best = int(np.argmin(predicted)), int(np.argmin(measured))
@@ -166,6 +193,7 @@ def over_the_link(
     for client in clients:
         client.close()
     link.close()
+    nothing.close()
     edge.end(signal.SIGTERM)
     return rows
 

@@ -52,8 +52,8 @@ def read_requests(path: Path, ports: Sequence[Port], *, batch: int = 1) -> Reque
     """Find the requests in FILE.npz, FILE.npy, or a folder of them in the order of their names.
 
     An array holds samples along its first axis, or is one sample without that axis. Each request
-    takes as many of them as the model does or, where it takes any number, `batch`, the last one what
-    is left. An array that is enough for one request only goes with all requests of its file.
+    takes as many of them as the model does or, where it takes any number, `batch`, and the last one
+    what is left. An array that is enough for one request only goes with all of its file.
 
     Raises:
         UsageError: nothing there, not readable, or not what the inputs take.

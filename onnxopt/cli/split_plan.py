@@ -76,18 +76,28 @@ def plan(
         typer.Option(min=1, metavar="K", help="Up to K cuts, for a range of conditions."),
     ] = None,
     bandwidths: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: of the link.")
-    ] = "1.1Mbit..1Gbit",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH",
+            help="With --adaptive: of the link.  [default: 1.1Mbit..1Gbit]",
+        ),
+    ] = None,
     rtts: Annotated[
         str | None,
         typer.Option(metavar="LOW..HIGH", help="With --adaptive: round trips.  [default: --rtt]"),
     ] = None,
     device_loads: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: device slower by this.")
-    ] = "1..1",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH", help="With --adaptive: device slower by this.  [default: 1..1]"
+        ),
+    ] = None,
     edge_loads: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: edge slower by this.")
-    ] = "1..1",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH", help="With --adaptive: edge slower by this.  [default: 1..1]"
+        ),
+    ] = None,
     raw_input: Annotated[
         list[str] | None,
         typer.Option(
@@ -183,7 +193,7 @@ def plan(
     context = Context(parse_bits(bandwidth), parse_seconds(rtt))
     budgets = budgets_of(max_device_weights, max_device_memory, max_energy, max_latency)
     powers = powers_of(device_power, radio_power, idle_power)
-    box = box_of(context, bandwidths, rtts, device_loads, edge_loads) if adaptive else None
+    box = box_of(adaptive, context, bandwidths, rtts, device_loads, edge_loads)
     methods = (
         tuple(METHODS) if compare == "all" else tuple(filter(None, (compare or "").split(",")))
     )

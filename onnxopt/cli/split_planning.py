@@ -97,15 +97,25 @@ def powers_of(compute: float | None, radio: float, idle: float) -> Powers | None
 
 
 def box_of(
-    context: Context, bandwidths: str, rtts: str | None, device_loads: str, edge_loads: str
-) -> Box:
-    """The conditions to adapt to."""
+    adaptive: int | None,
+    context: Context,
+    bandwidths: str | None,
+    rtts: str | None,
+    device_loads: str | None,
+    edge_loads: str | None,
+) -> Box | None:
+    """The conditions to adapt to; None where that is not asked for."""
+    from onnxopt.errors import UsageError
     from onnxopt.quantities import parse_between, parse_bits, parse_seconds
     from onnxopt.splitting.context import Box, Context
 
-    rates = parse_between(bandwidths, parse_bits)
+    if adaptive is None:
+        if any(text is not None for text in (bandwidths, rtts, device_loads, edge_loads)):
+            raise UsageError("ranges are for a plan that adapts", "add --adaptive 3")
+        return None
+    rates = parse_between(bandwidths or "1.1Mbit..1Gbit", parse_bits)
     trips = (context.rtt_s,) * 2 if rtts is None else parse_between(rtts, parse_seconds)
-    device, edge = (parse_between(text, _load) for text in (device_loads, edge_loads))
+    device, edge = (parse_between(text or "1", _load) for text in (device_loads, edge_loads))
     least = Context(rates[0], trips[0], device[0], edge[0])
     return Box(least, Context(rates[1], trips[1], device[1], edge[1]))
 

@@ -70,8 +70,13 @@ def peak_of(dag: Dag, chosen: Sequence[int]) -> int:
     return peak
 
 
-def from_reads(reads: Sequence[Sequence[int]], size_bytes: int = 100) -> Dag:
-    """Operators that read these tensors and make one each; tensor 0 is the input."""
+def from_reads(reads: Sequence[Sequence[int]], sizes: random.Random | None = None) -> Dag:
+    """Operators that read these tensors and make one each; tensor 0 is the input.
+
+    Args:
+        sizes: draws how large the tensors are, and some more outputs; unless given they have 100
+            bytes each, and what nothing reads is an output.
+    """
     readers: list[list[int]] = [[] for _ in range(len(reads) + 1)]
     for number, read in enumerate(reads):
         for tensor in read:
@@ -80,11 +85,11 @@ def from_reads(reads: Sequence[Sequence[int]], size_bytes: int = 100) -> Dag:
         Tensor(
             f"t{t}",
             "float32",
-            (1, size_bytes // 4),
-            size_bytes,
+            (1, 25),
+            100 if sizes is None else sizes.randint(10, 3000),
             t - 1 if t else None,
             tuple(readers[t]),
-            is_output=not readers[t],
+            is_output=not readers[t] or (t > 0 and sizes is not None and sizes.random() < 0.3),
         )
         for t in range(len(readers))
     )
@@ -106,4 +111,4 @@ def parallel_chains(count: int, length: int, sizes: random.Random | None = None)
             last = len(reads)
         ends.append(last)
     reads.append(ends)
-    return from_reads(reads)
+    return from_reads(reads, sizes)

@@ -136,6 +136,7 @@ def test_a_pruned_version_is_chosen_where_it_is_better_and_loses_no_more_than_it
         (("--adaptive", "1", "--edge-loads", "none"), 2, "is no load"),
         (("--edge-speedup", "0"), 2, "above 0"),
         (("--raw-input", "y=1"), 2, "no input 'y'"),
+        (("--edge-loads", "1..4"), 2, "--adaptive 3"),
         (("--max-drop", "1"), 2, "--prune"),
         (("--prune", "0.5"), 2, "--pruned-model"),
         (("--prune", "0.5", "--pruned-model", "p.onnx"), 2, "how much may be lost"),

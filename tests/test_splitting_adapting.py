@@ -86,6 +86,15 @@ def test_after_a_change_of_the_link_the_best_cut_or_almost_is_found(
     assert _regret(world, [_at(then)] * 200) < 0.08
 
 
+def test_the_times_of_an_adapter_are_those_of_its_points() -> None:
+    adapter = Adapter(POINTS, _at(1e7))
+    for rate in RATES:
+        context = Context(rate, 0.03, 1.5, 2.5)
+        expected = [latency_s(point, context) for point in POINTS]
+        assert adapter.times(context) == pytest.approx(expected, rel=1e-12)
+        assert adapter.best(context) == expected.index(min(expected))
+
+
 def test_a_loaded_edge_and_a_loaded_device_are_noticed() -> None:
     world = _world(_at(1e9))
     assert world.adapter.cut == 0

@@ -248,12 +248,25 @@ def test_a_chain_is_nested_and_leaves_the_regret_that_it_tells() -> None:
         assert regrets == sorted(regrets, reverse=True)
 
 
+def test_of_all_nested_pairs_the_one_with_least_regret_is_chosen() -> None:
+    """Where nothing else may be chosen two cuts that are not nested are often better."""
+    box = Box(Context(1e3, 0.01, 1.0, 1.0), Context(1e6, 0.01, 8.0, 8.0))
+    for seed in range(40):
+        found = _case(random_dag(seed, most=6), random.Random(seed)).found()
+        every = np.arange(len(found))
+        chain = best_chain(found, box, every, [], 2, [])
+        devices = [found.cuts.device[found.cut[i]] for i in chain.numbers]
+        assert 1 <= len(devices) <= 2 or len(found.cuts) <= 2
+        assert all(a & ~b == 0 and a != b for a, b in pairwise(devices)), seed
+
+
 @pytest.mark.parametrize("wanted", ["latency", "energy"])
 def test_above_the_cap_flows_find_what_a_full_list_holds(wanted: Objective) -> None:
-    box = Box(Context(1e3, 0.01), Context(1e7, 0.01))
-    dag = parallel_chains(5, 3)
+    """Both sides are about as fast, so that each operator matters."""
+    box = Box(Context(1e3, 0.01, 1.0, 3.0), Context(1e9, 0.01, 1.0, 3.0))
     for seed in range(8):
         draw = random.Random(seed)
+        dag = parallel_chains(5, 3, draw)
         case = _case(dag, draw)
         task = Task(_context(draw), wanted, powers=POWERS)
         every = case.found()
@@ -263,7 +276,7 @@ def test_above_the_cap_flows_find_what_a_full_list_holds(wanted: Objective) -> N
         assert len(found) < len(every) / 2
         assert objective(found, task).min() == pytest.approx(objective(every, task).min(), rel=1e-9)
         for _ in range(50):
-            context = Context(10 ** draw.uniform(3, 7), 0.01)
+            context = Context(10 ** draw.uniform(3, 9), 0.01, 1.0, 3.0)
             assert found.latency_s(context).min() == pytest.approx(
                 every.latency_s(context).min(), rel=1e-9
             )

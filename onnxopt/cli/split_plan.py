@@ -2,38 +2,22 @@
 
 from __future__ import annotations
 
-from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from onnxopt.cli.options import Json, ModelArgument, Quiet, Verbose, by_name
 from onnxopt.cli.progress import Bar
-
-if TYPE_CHECKING:
-    from onnxopt.splitting.candidates import Powers
-    from onnxopt.splitting.choosing import Budgets
-    from onnxopt.splitting.context import Box, Context
-    from onnxopt.splitting.manifest import Codec
-    from onnxopt.splitting.pruned_plan import Pruning
-
-
-class ObjectiveChoice(str, Enum):
-    """What is to be best."""
-
-    latency = "latency"
-    energy = "energy"
-    throughput = "throughput"
-
-
-class CodecsChoice(str, Enum):
-    """Which codecs a plan may use."""
-
-    auto = "auto"
-    none = "none"
-    fp16 = "fp16"
-    uint8 = "uint8"
+from onnxopt.cli.split_planning import (
+    CodecsChoice,
+    ObjectiveChoice,
+    box_of,
+    budgets_of,
+    codecs_of,
+    powers_of,
+    pruning_asked,
+)
 
 
 def plan(
@@ -92,18 +76,28 @@ def plan(
         typer.Option(min=1, metavar="K", help="Up to K cuts, for a range of conditions."),
     ] = None,
     bandwidths: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: of the link.")
-    ] = "1.1Mbit..1Gbit",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH",
+            help="With --adaptive: of the link.  [default: 1.1Mbit..1Gbit]",
+        ),
+    ] = None,
     rtts: Annotated[
         str | None,
         typer.Option(metavar="LOW..HIGH", help="With --adaptive: round trips.  [default: --rtt]"),
     ] = None,
     device_loads: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: device slower by this.")
-    ] = "1..1",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH", help="With --adaptive: device slower by this.  [default: 1..1]"
+        ),
+    ] = None,
     edge_loads: Annotated[
-        str, typer.Option(metavar="LOW..HIGH", help="With --adaptive: edge slower by this.")
-    ] = "1..1",
+        str | None,
+        typer.Option(
+            metavar="LOW..HIGH", help="With --adaptive: edge slower by this.  [default: 1..1]"
+        ),
+    ] = None,
     raw_input: Annotated[
         list[str] | None,
         typer.Option(
@@ -197,15 +191,15 @@ def plan(
     if output is not None:
         check_target(output)
     context = Context(parse_bits(bandwidth), parse_seconds(rtt))
-    budgets = _budgets(max_device_weights, max_device_memory, max_energy, max_latency)
-    powers = _powers(device_power, radio_power, idle_power)
-    box = _box(context, bandwidths, rtts, device_loads, edge_loads) if adaptive else None
+    budgets = budgets_of(max_device_weights, max_device_memory, max_energy, max_latency)
+    powers = powers_of(device_power, radio_power, idle_power)
+    box = box_of(adaptive, context, bandwidths, rtts, device_loads, edge_loads)
     methods = (
         tuple(METHODS) if compare == "all" else tuple(filter(None, (compare or "").split(",")))
     )
     wish = Wish(
         Task(context, objective.value, budgets, powers),
-        _codecs(codec),
+        codecs_of(codec),
         box,
         adaptive or 1,
         by_name("--raw-input", raw_input, parse_count),
@@ -214,7 +208,7 @@ def plan(
     )
     proto = load(model)
     known = profiled(proto, model, device, edge or device, device_slowdown, edge_speedup)
-    pruning = _pruning(prune, calibration, evaluate, max_drop, min_agreement, pruned_model)
+    pruning = pruning_asked(prune, calibration, evaluate, max_drop, min_agreement, pruned_model)
     with Bar(quiet=quiet or json) as bar:
         if pruning is None or pruned_model is None:
             made = plan_split(
@@ -233,89 +227,3 @@ def plan(
         typer.echo(as_json(made).rstrip("\n"))
     elif not quiet:
         console().print(split_plan_table(made))
-
-
-def _codecs(choice: CodecsChoice) -> tuple[Codec, ...]:
-    every: tuple[Codec, ...] = ("none", "fp16", "uint8")
-    return every if choice is CodecsChoice.auto else tuple(c for c in every if c == choice.value)
-
-
-def _pruning(
-    prune: str | None,
-    calibration: Path | None,
-    evaluate: Path | None,
-    max_drop: float | None,
-    min_agreement: str | None,
-    pruned_model: Path | None,
-) -> Pruning | None:
-    from onnxopt.errors import UsageError
-    from onnxopt.files import check_target
-    from onnxopt.pruning.sweep import parse_sweep
-    from onnxopt.quantities import parse_percent
-    from onnxopt.splitting.pruned_plan import pruning_of
-
-    if prune is None:
-        given = (evaluate, max_drop, min_agreement, pruned_model)
-        if any(value is not None for value in given):
-            raise UsageError(
-                "--eval, --max-drop, --min-agreement and --pruned-model say how to prune",
-                "add --prune 0.8,0.6",
-            )
-        return None
-    if pruned_model is None:
-        raise UsageError(
-            "nothing says where to write the pruned model", "add --pruned-model FILE.onnx"
-        )
-    check_target(pruned_model)
-    agreement = None if min_agreement is None else parse_percent(min_agreement)
-    return pruning_of(parse_sweep(prune), calibration, evaluate, max_drop, agreement)
-
-
-def _budgets(
-    weights: str | None, memory: str | None, energy: str | None, latency: str | None
-) -> Budgets:
-    from onnxopt.quantities import parse_count, parse_joules, parse_seconds
-    from onnxopt.splitting.choosing import Budgets
-
-    return Budgets(
-        None if weights is None else parse_count(weights),
-        None if memory is None else parse_count(memory),
-        None if energy is None else parse_joules(energy),
-        None if latency is None else parse_seconds(latency),
-    )
-
-
-def _powers(compute: float | None, radio: float, idle: float) -> Powers | None:
-    from onnxopt.errors import UsageError
-    from onnxopt.splitting.candidates import Powers
-
-    if compute is None and (radio or idle):
-        raise UsageError("what the device draws while it computes is missing", "add --device-power")
-    if min(compute or 0.0, radio, idle) < 0:
-        raise UsageError("watts are not below 0")
-    return None if compute is None else Powers(compute, radio, idle)
-
-
-def _box(
-    context: Context, bandwidths: str, rtts: str | None, device_loads: str, edge_loads: str
-) -> Box:
-    from onnxopt.quantities import parse_between, parse_bits, parse_seconds
-    from onnxopt.splitting.context import Box, Context
-
-    rates = parse_between(bandwidths, parse_bits)
-    trips = (context.rtt_s,) * 2 if rtts is None else parse_between(rtts, parse_seconds)
-    device, edge = (parse_between(text, _load) for text in (device_loads, edge_loads))
-    least = Context(rates[0], trips[0], device[0], edge[0])
-    return Box(least, Context(rates[1], trips[1], device[1], edge[1]))
-
-
-def _load(text: str) -> float:
-    from onnxopt.errors import UsageError
-
-    try:
-        found = float(text)
-    except ValueError:
-        found = 0.0
-    if not 0 < found < float("inf"):
-        raise UsageError(f"'{text}' is no load", "write 1..4: as it was measured, to four times")
-    return found

@@ -63,17 +63,11 @@ class Growing:
         self._before, self._after = predecessors(self.dag), successors(self.dag)
         self._sent = [tuple(t for t in op.makes if tensors[t].readers) for op in operators]
         self._made = [sum(tensors[t].size_bytes for t in op.makes) for op in operators]
-        self._vain = [
-            sum(tensors[t].size_bytes for t in op.makes if self._is_vain(t)) for op in operators
-        ]
         held = sum(tensors[t].size_bytes for t in inputs)
         self._held_weights, self._live = [0], [held]
         self.device, self.parent, self.added = [0], [-1], [-1]
         self.crossing = [tuple(t for t in inputs if tensors[t].readers)]
         self.weight_bytes, self.peak_bytes, self.at = [0], [held], {0: 0}
-
-    def _is_vain(self, tensor: int) -> bool:
-        return not (self.dag.tensors[tensor].readers or self.dag.tensors[tensor].is_output)
 
     def grow(self, parent: int, operator: int) -> int:
         """The cut with one more operator on the device; its predecessors are there already."""
@@ -95,7 +89,7 @@ class Growing:
         self.peak_bytes.append(max(self.peak_bytes[parent], live))
         tensors = self.dag.tensors
         freed = sum([tensors[t].size_bytes for t in over if not tensors[t].is_output])
-        self._live.append(live - freed - self._vain[operator])
+        self._live.append(live - freed)
         return cut
 
     def _hold(self, parent: int, operator: int) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 
-from onnxopt.splitting.context import Box, Context, Point, latency_s
+from onnxopt.splitting.context import Box, Context, Point
 from onnxopt.splitting.estimation import Estimate
 
 PATIENCE = 0.25
@@ -71,20 +71,31 @@ class Adapter:
         self._local = next((i for i, point in enumerate(points) if not point.is_remote), None)
         self._regret, self._saved, self._eager = 0.0, 0.0, 1.0
         self._down_until, self._back_off = 0.0, 0.0
+        self._costs = tuple(
+            (p.device_s, p.edge_s, p.sent_bytes + p.back_bytes, float(p.is_remote)) for p in points
+        )
+        self._learn()
         self.cut = self.best() if start is None else start
 
     @property
     def context(self) -> Context:
         """The conditions as they are estimated."""
-        return self._clipped(self._estimate.context)
+        return self._context
+
+    def _learn(self) -> None:
+        self._context = self._clipped(self._estimate.context)
+        self._hopeful = self._clipped(self._estimate.hopeful)
 
     def _clipped(self, context: Context) -> Context:
         return context if self._box is None else self._box.clipped(context)
 
     def times(self, context: Context | None = None) -> list[float]:
         """Predicted seconds of each cut, in the estimated conditions unless others are given."""
-        asked = context or self.context
-        return [latency_s(point, asked) for point in self.points]
+        # As `context.latency_s` says, written out: this runs before each request.
+        asked = context or self._context
+        device, edge, trip = asked.device_load, asked.edge_load, asked.rtt_s
+        rate = 8 / asked.bandwidth_bits
+        return [device * d + edge * e + rate * b + trip * r for d, e, b, r in self._costs]
 
     def best(self, context: Context | None = None) -> int:
         """The allowed cut that takes least time."""
@@ -114,7 +125,7 @@ class Adapter:
         """The cut of this request: the present one, or one that is tried."""
         self._eager = min(1.0, EAGER_AGAIN * self._eager)
         self._saved += self._trials * self._eager * times[self.cut]
-        hopeful = self.times(self._clipped(self._estimate.hopeful))
+        hopeful = self.times(self._hopeful)
         better = [cut for cut in self.allowed if hopeful[cut] < hopeful[self.cut]]
         tried = min(better, key=times.__getitem__, default=self.cut)
         if tried == self.cut or self._saved < times[tried] - times[self.cut]:
@@ -151,6 +162,7 @@ class Adapter:
             device_s=device_s,
             edge_s=edge_s,
         )
+        self._learn()
         if point.is_remote:
             self._back_off = 0.0
 
@@ -161,6 +173,7 @@ class Adapter:
         sent now and then, while it computes, tell it when the link is good again.
         """
         self._estimate.probed(size_bytes, wire_s)
+        self._learn()
 
     def failed(self) -> None:
         """The edge did not answer, or not in time: leave it alone for a while, twice as long as

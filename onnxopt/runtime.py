@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,8 +43,8 @@ class Session:
             the same kernels, so that folding one into the other cannot change a bit.
         threads: threads inside one operator. Results depend on nothing but the model, the inputs
             and this number.
-        file: where the model lies: it is loaded from there as an application does it, with an arena
-            for its memory; the weights of `proto` may then be missing. `optimized` or not.
+        file: where the model lies: it is loaded from there as an application does it, with an
+            arena for its memory, which all such sessions share; `proto` needs no weights then.
 
     Raises:
         BadModelError: it does not load because it is not valid ONNX.
@@ -130,10 +131,29 @@ def _options(optimized: bool, threads: int) -> Any:
     return options
 
 
+_sharing = threading.Lock()
+_is_shared = False
+
+
+def _share_arena() -> None:
+    """One arena for all sessions from files, for segments of a model never need theirs at once."""
+    global _is_shared
+    import onnxruntime as ort
+
+    with _sharing:
+        if not _is_shared:
+            kind, place = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+            memory = ort.OrtMemoryInfo("Cpu", kind, 0, place)
+            ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
+            _is_shared = True
+
+
 def _load_file(file: Path, optimized: bool, threads: int) -> Any:
     import onnxruntime as ort
 
+    _share_arena()
     options = _options(optimized, threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
     # Else the threads of one session spin while the next one runs.
     options.add_session_config_entry("session.force_spinning_stop", "1")
     return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -108,7 +108,6 @@ def test_all_can_run_here_and_must_where_nobody_answers(
         (["--edge", "http://x", "--adaptive"], "split without a plan"),
         (["--local", "-o", "nowhere/y.npz"], "no folder"),
         (["--local", "--trace", "nowhere/t"], "no folder"),
-        (["--local", "--batch", "4"], "a request takes 4"),
     ],
 )
 def test_mistakes_end_in_one_line(

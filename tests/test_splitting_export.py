@@ -336,6 +336,31 @@ def test_samples_of_a_user_measure_the_codec(tmp_path: Path) -> None:
     assert any("on samples: user data" in line for line in done.manifest.verified)
 
 
+def test_a_codec_that_changes_the_shape_of_an_output_is_said_to(tmp_path: Path) -> None:
+    proto = judge.model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[16] x) => (int64[1,M] where) {
+            a = Sin(x)
+            large = Constant<value = float[1] {10000.0}>()
+            b = Concat<axis = 0>(a, large)
+            where = NonZero(b)
+        }
+    """)
+    done = cases.export_to(tmp_path / "out", proto, ["b"], "uint8")
+    assert done.manifest.cuts[1].error is None
+    assert any("changes the shape of an output" in line for line in done.manifest.verified)
+    assert verify_folder(tmp_path / "out").passed
+
+
+def test_a_codec_before_what_is_random_alone_has_no_error(tmp_path: Path) -> None:
+    proto = judge.model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[4] x) => (float[4] y) { a = Relu(x) n = RandomNormalLike(a) y = Add(a, n) }
+    """)
+    done = cases.export_to(tmp_path / "out", proto, ["a"], "fp16")
+    assert done.manifest.cuts[1].error == 0
+
+
 def test_what_random_operators_make_is_said_not_to_be_compared(tmp_path: Path) -> None:
     proto = judge.model("""
         <ir_version: 8, opset_import: ["" : 17]>

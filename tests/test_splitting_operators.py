@@ -220,6 +220,27 @@ def test_symbols_stay_symbols_while_sizes_are_told_at_numbers() -> None:
         assert {t.size_bytes for t in found.dag.tensors} == {size}
 
 
+def test_what_only_a_run_tells_is_read_off_a_run() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[N,4] x, bool c) => (float[M] y) <int64[1] flat = {-1}> {
+            a = Relu(x)
+            b = If(c) <
+                then_branch = t () => (p) { p = Neg(a) },
+                else_branch = e () => (q) { q = Reshape(a, flat) }
+            >
+            d = Abs(b)
+            f = NonZero(d)
+            y = Cast<to = 1>(f)
+        }
+    """
+    found = subject(text).dag
+    sizes = {t.name: t.size_bytes for t in found.tensors}
+    dims = {t.name: t.dims for t in found.tensors}
+    assert dims["b"] is None
+    assert sizes["b"] == sizes["a"] == sizes["d"] == 16
+
+
 def test_a_dimension_of_minus_one_is_open() -> None:
     proto = cases.model(cases.RESIDUAL)
     proto.graph.input[0].type.tensor_type.shape.dim[0].dim_value = -1

@@ -23,7 +23,7 @@ from onnxopt.splitting.protocol import (
     encode_request,
     encode_response,
 )
-from onnxopt.splitting.tensors import ProtocolError
+from onnxopt.splitting.tensors import ProtocolError, from_bytes
 
 DTYPES = {
     "bool": "BOOL",
@@ -276,3 +276,13 @@ def test_a_head_that_could_be_read_in_two_ways_is_refused(raw: bytes, status: in
     with pytest.raises(ProtocolError) as raised:
         parse_head(raw)
     assert raised.value.status == status
+
+
+@pytest.mark.parametrize("offset", range(9))
+def test_arrays_are_aligned_wherever_their_bytes_lie(offset: int) -> None:
+    array = np.arange(5, dtype=np.float64)
+    memory = np.zeros(64, np.uint8)
+    memory[offset : offset + 40] = array.view(np.uint8)
+    raw = memoryview(memory.data)[offset : offset + 40]
+    found = from_bytes("x", array.dtype, (5,), raw)
+    assert found.flags["ALIGNED"] and np.array_equal(found, array)

@@ -50,8 +50,9 @@ def test_a_request_takes_as_many_samples_as_the_model_or_as_asked_for(tmp_path: 
     file = saved(tmp_path, x=np.zeros((6, 2), np.float32), labels=np.zeros(6))
     assert shapes(read_requests(file, [FIXED], batch=3)) == [{"x": (2, 2)}] * 3
     assert shapes(read_requests(file, [X], batch=3)) == [{"x": (3, 2)}] * 2
+    assert shapes(read_requests(file, [X], batch=4)) == [{"x": (4, 2)}, {"x": (2, 2)}]
     with pytest.raises(UsageError, match="holds 6 samples, but a request takes 4"):
-        read_requests(file, [X], batch=4)
+        read_requests(file, [Port("x", "float32", (4, 2), 32)])
 
 
 def test_what_is_enough_for_one_request_goes_with_all(tmp_path: Path) -> None:

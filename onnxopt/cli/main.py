@@ -31,6 +31,7 @@ HELP = """Make ONNX models smaller and faster, and prove that they still do the 
   onnxopt profile model.onnx --widths         what it takes on this machine, measured
   onnxopt compare model.onnx small.onnx       do the two compute the same?
   onnxopt check model.onnx --max-size 10MB    keep budgets, as a step of your CI
+  onnxopt split cuts model.onnx               where to cut it between a device and an edge server
 
 \b
 Exit codes: 0 fine; 1 a check or verification failed, nothing was written;

@@ -23,7 +23,7 @@ def cuts(
     A cut has some operators on the device and all that follow from the others at the edge: nothing
     comes back before the end. Control flow is one operator with all that its bodies read; weights
     and what follows from them alone is copied, never sent; what a shape tells stays with the
-    operator that made the tensor. Nothing is run.
+    operator that made the tensor. Nothing is run, unless that alone tells how large a tensor is.
 
     \b
     Examples:

@@ -15,7 +15,7 @@ from onnxopt.cli.progress import Bar
 
 if TYPE_CHECKING:
     from onnxopt.signature import Array
-    from onnxopt.splitting.client import Chooser
+    from onnxopt.splitting.answers import Chooser
     from onnxopt.splitting.manifest import Manifest
 
 

@@ -72,6 +72,9 @@ def _notes(found: Listing) -> list[str]:
     ]
     if found.sizes:
         notes.append(f"sizes are for {', '.join(found.sizes)}; --set-shape tells them for others")
+    nothing = {t.name for cut in found.cuts for t in cut.tensors if not t.size_bytes}
+    if nothing:
+        notes.append(f"nothing is known of the size of {len(nothing)} tensors: they count as empty")
     if not found.is_complete:
         notes.append(
             "operators lie side by side in more than 20,000 ways somewhere: of these cuts some "

@@ -10,26 +10,11 @@ from typing import Protocol
 import numpy as np
 
 from onnxopt.splitting.endpoint import Answer, Half
+from onnxopt.splitting.http_answer import answer_bytes
 from onnxopt.splitting.http_head import END, Head, parse_head
 from onnxopt.splitting.limits import Limits
 from onnxopt.splitting.protocol import error_message
 from onnxopt.splitting.tensors import ALIGNMENT, ProtocolError
-
-REASONS = {
-    200: "OK",
-    400: "Bad Request",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    411: "Length Required",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    431: "Request Header Fields Too Large",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-
 
 USUAL_HEAD_BYTES = 2048
 """The buffer of a head begins with so many, so that many connections take little."""
@@ -109,7 +94,7 @@ class Connection(asyncio.BufferedProtocol):
             self._wait_for(State.IDLE, self._host.limits.idle_s)
         else:
             error = ProtocolError("there are too many connections", status=503)
-            self._write(_head(Answer(error_message(str(error)), 503), False, with_body=True))
+            self._write(answer_bytes(Answer(error_message(str(error)), 503), False, with_body=True))
             self._close()
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -228,14 +213,14 @@ class Connection(asyncio.BufferedProtocol):
         """Say why, and hang up: what else the client sent cannot be told from a request."""
         answer = Answer(error_message(str(error)), error.status)
         self._host.note(self, answer, "refused")
-        self._write(_head(answer, keep_alive=False, with_body=True))
+        self._write(answer_bytes(answer, keep_alive=False, with_body=True))
         self._leave()
 
     def _send(self, answer: Answer) -> None:
         assert self._head is not None
         keep_alive = self._head.keep_alive and not self._host.stopping
         before = self.state
-        self._write(_head(answer, keep_alive, with_body=self._head.method != "HEAD"))
+        self._write(answer_bytes(answer, keep_alive, with_body=self._head.method != "HEAD"))
         if not keep_alive:
             self._close()
         elif self.state is before:  # else the client is slow, and resume_writing goes on
@@ -296,15 +281,3 @@ def _aligned(length: int, json_length: int) -> memoryview:
     raw = np.empty(length + ALIGNMENT, np.uint8)
     offset = -(raw.ctypes.data + json_length) % ALIGNMENT
     return memoryview(raw.data)[offset : offset + length]
-
-
-def _head(answer: Answer, keep_alive: bool, with_body: bool) -> bytes:
-    """The answer as one piece, so that it leaves in one flush."""
-    lines = [f"HTTP/1.1 {answer.status} {REASONS[answer.status]}"]
-    headers = {**answer.message.headers, **answer.headers}
-    if answer.status == 503:
-        headers["Retry-After"] = "1"
-    headers["Connection"] = "keep-alive" if keep_alive else "close"
-    lines += [f"{name}: {value}" for name, value in headers.items()]
-    head = "\r\n".join(lines).encode("latin-1") + END
-    return b"".join((head, answer.message.header, *answer.message.data)) if with_body else head

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 
+import numpy as np
 import onnx
 
 from onnxopt.cost import constant_bytes
@@ -23,6 +25,7 @@ from onnxopt.splitting.node_kinds import (
     needed_nodes,
     stored_bytes,
 )
+from onnxopt.splitting.run_shapes import run_shapes
 from onnxopt.splitting.shape_chains import Merging, Part
 from onnxopt.splitting.tensor_types import TensorTypes
 
@@ -128,6 +131,8 @@ class _Reader:
         for part in self.parts:
             pairs += zip(part.node.outputs, self._twin[part.node].outputs, strict=True)
         self._bytes = {value: _size_bytes(value, twin) for value, twin in pairs}
+        self._unknown = {value for value, twin in pairs if twin.static_shape is None}
+        self._sized = sized
         last = {name: i for i, n in enumerate(model.header.graph.node) for name in n.output if name}
         self.place = {n: last[made(n)[0].name] for n in graph.nodes if made(n)}
         self._weights: dict[object, tuple[int, int]] = {}
@@ -168,6 +173,12 @@ class _Reader:
     ) -> tuple[Tensor, ...]:
         kinds = self.types.of([value for value in values if value in producer])
         outputs = set(self._model.graph.outputs)
+        unknown = [v for v in values if v in self._unknown and not kinds[v].why_not]
+        shapes = run_shapes(self._sized.header, [v.name for v in unknown if v in producer])
+        for value in unknown:
+            if value.name in shapes:
+                item_bytes = np.dtype(kinds[value].dtype).itemsize
+                self._bytes[value] = prod(shapes[value.name]) * item_bytes
         return tuple(
             Tensor(
                 value.name,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -58,7 +59,8 @@ class Proof:
         optimized: largest relative error with them on; None where that was not run.
         within_noise: an error beyond `OPTIMIZED_TOLERANCE` is one that these optimizations, or
             rounding alone, make in the whole model as well.
-        errors: for each cut with a codec the largest relative error that it causes.
+        errors: for each cut with a codec the largest relative error that it causes; where that is
+            no number, as an output has another shape, a note says so instead.
         first: the first tensor that differs, and how; empty if none does.
         notes: what was and what was not shown, in sentences.
     """
@@ -138,10 +140,18 @@ class Judge:
         if within:
             notes.append(f"that is beyond {OPTIMIZED_TOLERANCE:.0e}: {self._excuse}")
         errors = {item.number: self._codec_error(item) for item in coded}
+        for number in [number for number, error in errors.items() if not isfinite(error)]:
+            del errors[number]
+            notes.append(
+                f"the codec of cut {number} changes the shape of an output or makes it no number, "
+                "so its error cannot be told"
+            )
         if errors:
             on = "drawn inputs" if self._data is None else "samples"
             listed = "; ".join(self.feeds[index] for index in self._some(samples=True))
             notes.append(f"errors of codecs were measured on {on}: {listed}")
+            if self._data is None:
+                notes.append("on your own samples they are others: --calibration measures them")
         return Proof(exact, optimized, within, errors, notes=tuple(notes))
 
     def _some(self, *, samples: bool = False) -> list[int]:
@@ -212,7 +222,7 @@ class Judge:
             values = after.through(there)
             wanted = self._verifier.outputs(index)
             errors = (relative_error(wanted[n], values[n]) for n in wanted if n not in random)
-            worst = max(worst, *errors)
+            worst = max([worst, *errors])
         return worst
 
     def _first(self, verdict: Verdict, joined: Callable[[], onnx.ModelProto] | None) -> str:

@@ -238,7 +238,9 @@ def _wanted(
 
 
 def _parameters(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    parameters = entry.get("parameters", {})
+    parameters = entry.get("parameters")
+    if parameters is None:  # left out or, as KServe does, null
+        return {}
     if not isinstance(parameters, Mapping):
         raise ProtocolError("parameters are no JSON object")
     return parameters

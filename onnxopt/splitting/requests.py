@@ -52,8 +52,8 @@ def read_requests(path: Path, ports: Sequence[Port], *, batch: int = 1) -> Reque
     """Find the requests in FILE.npz, FILE.npy, or a folder of them in the order of their names.
 
     An array holds samples along its first axis, or is one sample without that axis. Each request
-    takes as many of them as the model does or, where it takes any number, `batch`. An array that is
-    enough for one request only goes with all requests of its file.
+    takes as many of them as the model does or, where it takes any number, `batch`, and the last one
+    what is left. An array that is enough for one request only goes with all of its file.
 
     Raises:
         UsageError: nothing there, not readable, or not what the inputs take.
@@ -99,13 +99,13 @@ def _count(arrays: Mapping[str, Array], inputs: Sequence[Input], batch: int, fil
             counts[port.name] = 1
             continue
         check_shape(array.shape[1:], port, str(file))
-        counts[port.name], left = divmod(len(array), size) if size else (int(not len(array)), 0)
-        if left or not counts[port.name]:
+        counts[port.name] = -(-len(array) // size) if size else int(not len(array))
+        exact = not _is_fixed(port) or not size or len(array) % size == 0
+        if not exact or not counts[port.name]:
             raise UsageError(
                 f"'{port.name}' in '{file}' holds {len(array)} samples, "
                 f"but a request takes {size} of them",
-                "give a multiple of that many"
-                + ("" if _is_fixed(port) else ", or another --batch"),
+                "give a multiple of that many, and at least one",
             )
     most = max(counts.values(), default=1)
     for name, count in counts.items():

@@ -14,7 +14,8 @@ import numpy as np
 
 from onnxopt.errors import UsageError
 from onnxopt.signature import Array
-from onnxopt.splitting.client import SplitClient, Timings
+from onnxopt.splitting.answers import Timings
+from onnxopt.splitting.client import SplitClient
 
 SCHEMA = "onnxopt-split-run/1"
 PARTS = ("total", "device", "wire", "edge")

@@ -273,6 +273,11 @@ def test_a_cut_through_a_fused_kernel_costs_what_is_run_alone_then(subject: Subj
     plain = speeds(subject, _profile(subject)).behind(cuts)[0][cut]
     more = speeds(subject, fused).behind(cuts)[0][cut] - plain
     assert more == pytest.approx(10e-6 * len(dag.operators[entry.readers[0]].nodes))
+    known = replace(fused, cuts=(MeasuredCut(*names_of(cuts, cut), _spread(70.0), _spread(80.0)),))
+    assert speeds(subject, known).before(cuts)[0][cut] == pytest.approx(70e-6)
+    assert speeds(subject, known).behind(cuts)[0][cut] == pytest.approx(80e-6)
+    others = speeds(subject, known).behind(cuts)[0][cuts.whole - 1]
+    assert others == pytest.approx(speeds(subject, fused).behind(cuts)[0][cuts.whole - 1])
 
 
 def test_a_profile_of_another_model_is_refused(subject: Subject) -> None:

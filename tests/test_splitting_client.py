@@ -146,16 +146,18 @@ def test_what_an_edge_fails_at_is_finished_here_and_said(folder: Path, eager: No
 def test_an_edge_that_failed_is_left_alone_for_a_while(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    edge = Scripted(folder, "gone", "ok")
+    monkeypatch.setattr(availability, "TIMES_THE_COST", 0.0)
+    edge = Scripted(folder, "gone", "ok", "gone", "ok")
     now = [100.0]
     with SplitClient(folder, edge, cut=1) as client:
         monkeypatch.setattr(client, "_availability", Availability(lambda: now[0]))
         for seed in range(4):
             assert_right(client.run(feeds_of_two_branches(seed)), seed)
         assert len(edge.asked) == 1
-        now[0] += availability.LONGEST_S
-        assert_right(client.run(feeds_of_two_branches(9)), 9)
-    assert len(edge.asked) == 2
+        for asked in (2, 3, 4):  # the answer in between makes the second pause a first one
+            now[0] += 1.01 * availability.FIRST_S
+            assert_right(client.run(feeds_of_two_branches(9)), 9)
+            assert len(edge.asked) == asked
 
 
 @pytest.mark.parametrize(

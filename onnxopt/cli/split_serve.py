@@ -95,8 +95,10 @@ def serve(
             return
         for half in endpoint.halves.values():
             size = half.wire_bytes
-            crossing = "of open size" if size is None else bytes_text(size)
-            typer.echo(f"{url}/v2/models/{half.name}: takes {crossing} for a request")
+            crossing = (
+                "requests of any size" if size is None else f"{bytes_text(size)} in a request"
+            )
+            typer.echo(f"{url}/v2/models/{half.name}: takes {crossing}")
         typer.echo(f"ready at {url}; stop with Ctrl-C")
         sys.stdout.flush()
 

@@ -139,6 +139,18 @@ def test_two_cuts_that_are_as_good_as_each_other_do_not_take_turns() -> None:
     assert world.adapter.switches <= 2000 * 0.3 * 0.02 / PATIENCE
 
 
+def test_after_a_change_the_sum_starts_from_zero() -> None:
+    points = (Point(1.0, 0.0, 0.0, 0.0, True), Point(0.0, 1.0, 0.0, 0.0, True))
+    adapter = Adapter(points, _at(1e9, rtt_s=0.0), start=0, trials=0.0)
+
+    def chosen(edge_load: float) -> int:
+        adapter._context = _at(1e9, rtt_s=0.0, edge_load=edge_load)
+        return adapter.choose()
+
+    assert [chosen(0.89) for _ in range(3)] == [0, 0, 1]
+    assert [chosen(1.1) for _ in range(4)] == [1, 1, 0, 0]
+
+
 def test_a_small_gain_is_taken_once_it_adds_up_and_a_large_one_at_once() -> None:
     start = _at(1e6)
     for gain, most in ((0.5, 1), (0.05, 7)):

@@ -101,6 +101,7 @@ def test_a_loaded_edge_and_a_loaded_device_are_noticed() -> None:
     busy = _at(1e9, edge_load=100.0)
     _regret(world, [busy] * 200)
     assert _regret(world, [busy] * 100) < 0.05
+    assert world.adapter.context.rtt_s < 0.03  # what the edge computes is not the link's
     world = _world(_at(3e6))
     busy = _at(3e6, device_load=20.0)
     _regret(world, [busy] * 500)

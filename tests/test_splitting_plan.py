@@ -193,13 +193,15 @@ def test_no_other_method_beats_the_plan(subject: Subject) -> None:
 
 def test_dads_and_neurosurgeon_are_the_least_of_what_they_see(subject: Subject) -> None:
     """Unfused times of both sides and bytes by the bandwidth; no codec, no round trip."""
-    machines = _machines(subject)
+    machines = _machines(subject, slower=1.5)
     cuts = enumerate_cuts(subject.dag)
     device, edge = (cuts.sums(side.unfused_s) for side in (machines.device, machines.edge))
     sent = cuts.sent([float(t.size_bytes) for t in subject.dag.tensors])
-    for rate in (1e4, 3e5, 1e6, 1e8):
+    for rate in (1e5, 1e6, 3e6, 1e7, 1e8):
         seen = device + edge[cuts.whole] - edge + sent * 8 / rate
-        plan = _plan(subject, _wish(rate, compare=("dads", "neurosurgeon")), machines)
+        task = Task(Context(rate, 0.05))
+        wish = replace(_wish(compare=("dads", "neurosurgeon")), task=task)
+        plan = _plan(subject, wish, machines)
         single = [c for c in range(len(cuts)) if len(cuts.crossing[c]) <= 1]
         for entry, among in zip(plan.compared, (range(len(cuts)), single), strict=True):
             assert entry.cut is not None

@@ -135,7 +135,7 @@ def _node_cost(node: Node) -> NodeCost:
         operator=operator_name(node),
         macs=macs(node),
         parameters=sum(_elements(constant) for constant in constants),
-        weight_bytes=sum(_bytes(constant) for constant in constants),
+        weight_bytes=sum(constant_bytes(constant) for constant in constants),
         output_bytes=sum(value_bytes(value) for value in node.outputs if not value.omitted),
         output_shape="?" if first is None else shape_text(first),
     )
@@ -154,18 +154,19 @@ def _weights(graphs: list[Graph]) -> Iterator[tuple[int, int]]:
     """Elements and bytes of each constant."""
     for graph in graphs:
         for constant in graph.initializers:
-            yield _elements(constant), _bytes(constant)
+            yield _elements(constant), constant_bytes(constant)
         for node in graph.nodes:
             tensor = node.attrs.get("value")
             if node.op == "Constant" and isinstance(tensor, onnx.TensorProto):
-                yield prod(tensor.dims), _bytes(Constant("", tensor))
+                yield prod(tensor.dims), constant_bytes(Constant("", tensor))
 
 
 def _elements(constant: Constant) -> int:
     return prod(constant.dims)
 
 
-def _bytes(constant: Constant) -> int:
+def constant_bytes(constant: Constant) -> int:
+    """Bytes of its data in memory."""
     if constant.is_sparse or constant.dtype.kind == "O":
         return constant.size_bytes
     return _elements(constant) * constant.dtype.itemsize

@@ -6,6 +6,7 @@ import ctypes
 import os
 import re
 import tempfile
+import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -42,6 +43,8 @@ class Session:
             the same kernels, so that folding one into the other cannot change a bit.
         threads: threads inside one operator. Results depend on nothing but the model, the inputs
             and this number.
+        file: where the model lies: it is loaded from there as an application does it, with an
+            arena for its memory, which all such sessions share; `proto` needs no weights then.
 
     Raises:
         BadModelError: it does not load because it is not valid ONNX.
@@ -53,7 +56,12 @@ class Session:
     outputs: tuple[Port, ...]
 
     def __init__(
-        self, proto: onnx.ModelProto, *, optimized: bool = False, threads: int = DEFAULT_THREADS
+        self,
+        proto: onnx.ModelProto,
+        *,
+        optimized: bool = False,
+        threads: int = DEFAULT_THREADS,
+        file: Path | None = None,
     ) -> None:
         self.inputs = model_inputs(proto)
         self.overridable = overridable_inputs(proto)
@@ -62,7 +70,10 @@ class Session:
         exotic = (p for p in (*self._types.values(), *self.outputs) if p.kind == "tensor")
         self._by_pointer = any(_is_exotic(port) for port in exotic)
         try:
-            self._session = _load(proto, optimized, threads)
+            if file is None:
+                self._session = _load(proto, optimized, threads)
+            else:
+                self._session = _load_file(file, optimized, threads)
         except OnnxoptError:
             raise
         except Exception as error:
@@ -106,7 +117,7 @@ class Session:
         return [_to_numpy(value) for value in results]
 
 
-def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
+def _options(optimized: bool, threads: int) -> Any:
     import onnxruntime as ort
 
     ort.set_default_logger_severity(4)
@@ -114,12 +125,47 @@ def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
     options.log_severity_level = 4
     options.intra_op_num_threads = threads
     options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
-    options.enable_cpu_mem_arena = False
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     if not optimized:
         options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         options.add_session_config_entry("session.disable_prepacking", "1")
+    return options
+
+
+_sharing = threading.Lock()
+_is_shared = False
+
+
+def _share_arena() -> None:
+    """One arena for all sessions from files, for segments of a model never need theirs at once."""
+    global _is_shared
+    import onnxruntime as ort
+
+    with _sharing:
+        if not _is_shared:
+            kind, place = ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, ort.OrtMemType.DEFAULT
+            memory = ort.OrtMemoryInfo("Cpu", kind, 0, place)
+            ort.create_and_register_allocator(memory, ort.OrtArenaCfg(0, -1, -1, -1))
+            _is_shared = True
+
+
+def _load_file(file: Path, optimized: bool, threads: int) -> Any:
+    import onnxruntime as ort
+
+    _share_arena()
+    options = _options(optimized, threads)
+    options.add_session_config_entry("session.use_env_allocators", "1")
+    # Else the threads of one session spin while the next one runs.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
+    return ort.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+
+def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
+    import onnxruntime as ort
+
+    options = _options(optimized, threads)
+    options.use_deterministic_compute = True
+    options.enable_cpu_mem_arena = False
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     providers = ["CPUExecutionProvider"]
     if size_bytes(proto) <= LARGEST_IN_MEMORY_BYTES:
         return ort.InferenceSession(proto.SerializeToString(), options, providers=providers)
@@ -131,6 +177,50 @@ def _load(proto: onnx.ModelProto, optimized: bool, threads: int) -> Any:
         file = Path(folder) / "model.onnx"
         file.write_bytes(moved.SerializeToString())
         return ort.InferenceSession(str(file), options, providers=providers)
+
+
+def value_types(proto: onnx.ModelProto, names: Sequence[str]) -> dict[str, onnx.TypeProto]:
+    """Types that ONNX Runtime infers for inner values, those of contrib operators included.
+
+    Declared shapes of inner values and outputs, which files get wrong, are not believed.
+
+    Raises:
+        BadModelError, UnverifiableError: it does not load the model.
+    """
+    shown = onnx.ModelProto()
+    shown.CopyFrom(proto)
+    del shown.graph.value_info[:], shown.graph.output[:]
+    for name in names:
+        shown.graph.output.append(onnx.ValueInfoProto(name=name))
+    try:
+        session = _load(shown, False, 1)
+    except Exception as error:
+        raise load_error(proto, error) from None
+    return {out.name: _type_proto(out.type, out.shape) for out in session.get_outputs()}
+
+
+def _type_proto(text: str, shape: Sequence[int | str | None]) -> onnx.TypeProto:
+    """What ONNX Runtime writes as `seq(tensor(float))`, as a message."""
+    kind = onnx.TypeProto()
+    outer, _, inner = text.rstrip(")").rpartition("tensor(")
+    if outer in ("", "seq("):
+        tensor = kind.tensor_type if not outer else kind.sequence_type.elem_type.tensor_type
+        tensor.elem_type = onnx.TensorProto.DataType.Value(inner.upper())
+        if not outer and shape:  # it is empty for scalars, and where the rank is not known
+            tensor.shape.SetInParent()
+            for size in shape:
+                dim = tensor.shape.dim.add()
+                if isinstance(size, int) and size >= 0:
+                    dim.dim_value = size
+                elif isinstance(size, str):
+                    dim.dim_param = size
+    elif outer.startswith("optional"):
+        kind.optional_type.SetInParent()
+    elif outer.startswith("sparse"):
+        kind.sparse_tensor_type.SetInParent()
+    else:
+        kind.map_type.SetInParent()
+    return kind
 
 
 def _is_exotic(port: Port) -> bool:

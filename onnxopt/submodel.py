@@ -65,3 +65,23 @@ def reads(node: onnx.NodeProto) -> set[str]:
                 found |= reads(inner)
             found.update(info.name for info in body.output)
     return found
+
+
+def free_names(node: onnx.NodeProto) -> set[str]:
+    """Names from outside that it or its bodies read."""
+    found = {name for name in node.input if name}
+    for attribute in node.attribute:
+        bodies = [attribute.g] if attribute.HasField("g") else []
+        for body in (*bodies, *attribute.graphs):
+            found |= _free_of_body(body)
+    return found
+
+
+def _free_of_body(body: onnx.GraphProto) -> set[str]:
+    found = {info.name for info in body.output}
+    defined = {info.name for info in body.input} | {t.name for t in body.initializer}
+    defined |= {sparse.values.name for sparse in body.sparse_initializer}
+    for node in body.node:
+        found |= free_names(node)
+        defined.update(node.output)
+    return found - defined

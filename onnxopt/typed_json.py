@@ -24,8 +24,7 @@ def typed(kind: Any, value: object, where: str) -> Any:
         return _object(kind, value, where)
     origin, arguments = get_origin(kind), get_args(kind)
     if origin in (UnionType, Union):
-        (present,) = (argument for argument in arguments if argument is not NoneType)
-        return None if value is None else typed(present, value, where)
+        return _one_of(arguments, value, where)
     if origin is Literal and value in arguments:
         return value
     if origin is tuple and isinstance(value, list):
@@ -37,6 +36,16 @@ def typed(kind: Any, value: object, where: str) -> Any:
     if kind in (bool, int, str) and type(value) is kind:
         return value
     raise ValueError(f"{where} is {_other_than(kind)}")
+
+
+def _one_of(arguments: tuple[Any, ...], value: object, where: str) -> Any:
+    """Of `X | None`, or of plain types such as `int | str | None`."""
+    if type(value) in arguments:
+        return value
+    kinds = [kind for kind in arguments if kind is not NoneType]
+    if len(kinds) == 1:
+        return typed(kinds[0], value, where)
+    raise ValueError(f"{where} is none of {', '.join(kind.__name__ for kind in kinds)}")
 
 
 def _object(kind: type, value: object, where: str) -> Any:

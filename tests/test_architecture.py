@@ -22,12 +22,15 @@ DOORS = {
     "PIL": ("calibration/images.py", "calibration/preprocess.py"),
     "matplotlib": ("report/sweep_picture.py",),
     "typer": ("cli/",),
+    "mlserver": ("splitting/mlserver_edge.py",),
+    "tritonclient": ("splitting/edge_grpc.py",),
     "rich": ("cli/", "report/"),
 }
 
 LAYERS: dict[str, tuple[str, ...]] = {
     "cli": ("cli/", "__main__.py"),
     "report": ("report/",),
+    "splitting": ("splitting/",),
     "prune": (
         ("pruning/prune.py", "pruning/job.py", "pruning/asked.py", "pruning/judging.py")
         + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")

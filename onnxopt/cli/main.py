@@ -18,6 +18,7 @@ from onnxopt.cli.optimize import optimize
 from onnxopt.cli.profile import profile
 from onnxopt.cli.prune import prune
 from onnxopt.cli.rules import rules
+from onnxopt.cli.split import split
 from onnxopt.errors import Interrupted, OnnxoptError
 
 HELP = """Make ONNX models smaller and faster, and prove that they still do the same.
@@ -30,6 +31,7 @@ HELP = """Make ONNX models smaller and faster, and prove that they still do the 
   onnxopt profile model.onnx --widths         what it takes on this machine, measured
   onnxopt compare model.onnx small.onnx       do the two compute the same?
   onnxopt check model.onnx --max-size 10MB    keep budgets, as a step of your CI
+  onnxopt split cuts model.onnx               where to cut it between a device and an edge server
 
 \b
 Exit codes: 0 fine; 1 a check or verification failed, nothing was written;
@@ -51,6 +53,7 @@ app = typer.Typer(
 )
 for command in (optimize, prune, inspect, profile, compare, explain, rules, check):
     app.command()(command)
+app.add_typer(split, name="split")
 
 
 def _print_version(asked: bool) -> None:

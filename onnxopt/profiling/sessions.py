@@ -46,6 +46,7 @@ class Measured:
         provider: execution provider; the CPU's takes what it cannot.
         trace: where ONNX Runtime shall write what each kernel took; None: it shall not watch.
         optimized: where it shall write the model that it made of this one.
+        rewritten: False: it shall run the file as it is.
 
     Raises:
         UsageError: this ONNX Runtime has no such provider.
@@ -60,6 +61,7 @@ class Measured:
         provider: str = CPU,
         trace: Path | None = None,
         optimized: Path | None = None,
+        rewritten: bool = True,
     ) -> None:
         import onnxruntime as ort
 
@@ -74,6 +76,8 @@ class Measured:
         options.log_severity_level = 4
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
+        if not rewritten:
+            options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_DISABLE_ALL
         if trace is not None:
             options.enable_profiling = True
             options.profile_file_prefix = str(trace)

@@ -38,8 +38,8 @@ samples that took no part c was 0.22 to 0.45, for 4 to 13 gaps at 0.4 of the FLO
 
 IN_A_ROW = 0.65
 """The damage of a gap grows with the gaps right behind it, to this power of their number: what
-would make up for it is gone as well. Six blocks of a ResNet-56 in a row do 3 times the damage of six
-that are apart."""
+would make up for it is gone as well. Six blocks of a ResNet-56 in a row do 3 times the damage of
+six that are apart."""
 
 PATIENCE = 5
 """So many steps that are no better in a row are taken; the first gaps often cost more than they

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
 from onnxopt.signature import Dim
 
-SCHEMA = "onnxopt-split/1"
+SCHEMA: Final = "onnxopt-split/1"
 
 Codec: TypeAlias = Literal["none", "fp16", "uint8"]
 
@@ -85,6 +85,7 @@ class Manifest:
         chosen: number of the cut to use where nothing else is said.
         planned: what `split plan` decided by, as it writes it; None if the user chose the cut.
         verified: how the halves were compared with the whole, in sentences.
+        source: where the model lay, as seen from the folder; empty if nobody said.
     """
 
     schema: Literal["onnxopt-split/1"]
@@ -97,3 +98,4 @@ class Manifest:
     chosen: int
     planned: str | None
     verified: tuple[str, ...]
+    source: str = ""

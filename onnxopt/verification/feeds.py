@@ -92,6 +92,12 @@ def draws(proto: onnx.ModelProto, session: Session, user_data: UserData | None =
     return drawing
 
 
+def first_run(proto: onnx.ModelProto, session: Session) -> dict[str, Any] | None:
+    """What the model makes of the likeliest inputs that it runs with; None if none are found."""
+    base = _find_base(Filler(proto, session))
+    return None if base is None else base[2]
+
+
 def _draw_user_data(drawing: Drawing, filler: Filler, user_data: UserData) -> None:
     for number, arrays in enumerate(user_data.batches(filler.session)):
         outputs = filler.run(arrays)

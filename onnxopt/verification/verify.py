@@ -14,7 +14,7 @@ from onnxopt.signature import model_outputs
 from onnxopt.verification.feeds import Feed, draws
 from onnxopt.verification.reference import Reference
 from onnxopt.verification.smooth import quantized_nodes, smooth_twin
-from onnxopt.verification.traits import weaknesses
+from onnxopt.verification.traits import Traits, weaknesses
 from onnxopt.verification.userdata import UserData
 from onnxopt.verification.verdict import OutputError, Tally, Verdict
 
@@ -22,6 +22,7 @@ __all__ = ["OutputError", "Verdict", "Verifier", "verify"]
 
 Progress = Callable[[str], None]
 Adapter = Callable[[Mapping[str, Any]], Mapping[str, Any]]
+Run = Callable[[Mapping[str, Any]], dict[str, Any]]
 
 
 class Verifier:
@@ -83,24 +84,64 @@ class Verifier:
         except OnnxoptError as error:
             return self._failed(numerics, f"the result does not load: {error.what}")
         tally = Tally(numerics, wanted)
+
+        def run(arrays: Mapping[str, Any]) -> dict[str, Any]:
+            return session.run(adapt(arrays) if adapt else arrays)
+
+        rounded, failure = self._run_all(run, tally)
+        if failure:
+            return self._failed(numerics, failure)
+        if numerics == "rounding" and rounded:
+            self._check_twin(candidate, rounded, tally, adapt)
+        return tally.verdict(self.descriptions, self.unverified)
+
+    def check_run(self, run: Run, numerics: Numerics) -> Verdict:
+        """Judge whatever makes outputs of inputs, on all draws; stops at the first that fails.
+
+        Args:
+            run: gives the outputs for the arrays of a draw, by name; may raise OnnxoptError.
+        """
+        tally = Tally(numerics, [port.name for port in self._reference.session.outputs])
+        _, failure = self._run_all(run, tally)
+        if failure:
+            return self._failed(numerics, failure)
+        return tally.verdict(self.descriptions, self.unverified)
+
+    @property
+    def traits(self) -> Traits:
+        """What the reference says about how its outputs can be compared."""
+        return self._reference.traits
+
+    def outputs(self, index: int) -> dict[str, Any]:
+        """What the reference makes of a draw."""
+        return self._reference.outputs(index)
+
+    @property
+    def descriptions(self) -> tuple[str, ...]:
+        """What was drawn, for a person."""
+        return tuple(feed.description for feed in self.feeds)
+
+    def _run_all(self, run: Run, tally: Tally) -> tuple[list[int] | None, str]:
+        """Run and compare on all draws.
+
+        Returns:
+            the draws on which outputs differed within what is allowed, None if more than that on
+            one of them; and why it did not run.
+        """
         rounded: list[int] = []
         for index in self._order():
             feed = self.feeds[index]
             self._progress(f"verifying on {feed.description}")
             try:
-                found = session.run(adapt(feed.arrays) if adapt else feed.arrays)
+                found = run(feed.arrays)
             except OnnxoptError as error:
                 self._first = index
-                reason = f"the result does not run on {feed.description}: {error.what}"
-                return self._failed(numerics, reason)
+                return None, f"the result does not run on {feed.description}: {error.what}"
             if not self._enter(self._reference, index, found, tally):
-                break
-            if any(tally.differed(name) for name in wanted):
+                return None, ""
+            if any(tally.differed(name) for name in tally.names):
                 rounded.append(index)
-        else:
-            if numerics == "rounding" and rounded:
-                self._check_twin(candidate, rounded, tally, adapt)
-        return tally.verdict(tuple(feed.description for feed in self.feeds), self.unverified)
+        return rounded, ""
 
     def _enter(self, reference: Reference, index: int, found: dict[str, Any], tally: Tally) -> bool:
         """Compare on one draw and enter it; False if an output fails."""
@@ -153,8 +194,7 @@ class Verifier:
         return self._twin
 
     def _failed(self, numerics: Numerics, reason: str) -> Verdict:
-        descriptions = tuple(feed.description for feed in self.feeds)
-        return Verdict(False, numerics, (), descriptions, self.unverified, reason)
+        return Verdict(False, numerics, (), self.descriptions, self.unverified, reason)
 
     def _order(self) -> list[int]:
         """The draw that failed last first."""

@@ -6,7 +6,7 @@ from collections import deque
 from dataclasses import dataclass, field
 
 from onnxopt.graph import Node, Value
-from onnxopt.passes.layout.cut import INFINITE, SINK, SOURCE, Network
+from onnxopt.mincut import INFINITE, SINK, SOURCE, Network
 from onnxopt.passes.layout.permutation import (
     Perm,
     canonical,

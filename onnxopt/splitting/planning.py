@@ -1,0 +1,198 @@
+"""What `split plan` does: the best way to split by two profiles, and what is next to it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from onnxopt.errors import UsageError
+from onnxopt.splitting.baselines import METHODS, Setting
+from onnxopt.splitting.candidates import Candidates, Ints, candidates
+from onnxopt.splitting.choosing import Task, broken, kept, objective, pareto, ranked
+from onnxopt.splitting.codings import Machines, codings_of
+from onnxopt.splitting.context import Box
+from onnxopt.splitting.dag import Dag
+from onnxopt.splitting.enumeration import enumerate_cuts, names_of
+from onnxopt.splitting.envelope import best_chain, survivors
+from onnxopt.splitting.exploring import Sums, explore
+from onnxopt.splitting.manifest import Codec
+from onnxopt.splitting.operators import Subject
+from onnxopt.splitting.plan_file import SCHEMA, Compared, Plan, PlannedCut
+from onnxopt.splitting.plan_notes import notes_on
+
+NEXT_BEST = 5
+
+
+@dataclass(frozen=True)
+class Wish:
+    """What is asked of a plan.
+
+    Attributes:
+        codecs: that tensors may cross in; `none` is always one of them.
+        box: conditions that the plan shall adapt to; None: one cut for one context.
+        most: cuts at most, beside nothing and everything on the device.
+        raw_bytes: inputs that the application has in a smaller form (pixels as bytes), which the
+            edge can make inputs of: their sizes, by name.
+        compare: names of methods, see `baselines.METHODS`.
+    """
+
+    task: Task
+    codecs: tuple[Codec, ...] = ("none", "fp16", "uint8")
+    box: Box | None = None
+    most: int = 1
+    raw_bytes: Mapping[str, int] = field(default_factory=dict)
+    compare: tuple[str, ...] = ()
+    pareto: bool = False
+
+
+def plan_split(
+    subject: Subject, machines: Machines, wish: Wish, *, source: str = "", digest: str = ""
+) -> Plan:
+    """The best way to split a model, and the cuts to export for it.
+
+    Raises:
+        CheckError: no cut keeps the budgets; it says which one cannot be kept, and by how much.
+        UsageError: an input or a method that there is none of; no watts where energy is asked for.
+    """
+    _check(subject.dag, wish)
+    dag, task = subject.dag, wish.task
+    codings = codings_of(dag, wish.codecs, wish.raw_bytes, machines)
+    cuts = enumerate_cuts(dag)
+    sums = Sums(machines.device.operators_s, machines.edge.operators_s)
+    cuts = explore(cuts, sums, codings, task, wish.box)
+    device_s, on_device = machines.device.before(cuts)
+    edge_s, at_edge = machines.edge.behind(cuts)
+    found = candidates(cuts, codings, device_s, edge_s)
+    measured = (on_device | {0, cuts.whole}) & (at_edge | {0, cuts.whole})
+    best = ranked(found, task)
+    writer = _Writer(found, task, measured)
+    chain, regret = _chain(found, wish, int(best[0]))
+    numbers = [*chain]
+    planned = [writer.cut(number) for number in numbers]
+    if found.cut[numbers[0]] != 0:
+        planned.insert(0, writer.unsendable())
+        numbers.insert(0, -1)
+    rank = np.full(len(found) + 1, len(found))  # the last one for what is no candidate
+    rank[best] = np.arange(len(best))
+    chosen = int(np.argmin(rank[numbers]))
+    return Plan(
+        SCHEMA,
+        source,
+        digest,
+        task.objective,
+        task.context,
+        wish.box,
+        tuple(planned),
+        chosen,
+        regret,
+        cuts.is_complete,
+        tuple(writer.cut(int(i)) for i in _different(found, best)),
+        tuple(writer.cut(int(i)) for i in pareto(found, task)) if wish.pareto else (),
+        tuple(
+            _compared(name, Setting(found, task, machines.device, machines.edge), writer, best)
+            for name in wish.compare
+        ),
+        notes_on(cuts, machines, wish.raw_bytes, planned[chosen]),
+    )
+
+
+def _check(dag: Dag, wish: Wish) -> None:
+    if not dag.operators:
+        raise UsageError("there is nothing to split: no output of the model is computed")
+    inputs = [tensor.name for tensor in dag.tensors if tensor.producer is None]
+    for name in wish.raw_bytes:
+        if name not in inputs:
+            raise UsageError(f"the model has no input '{name}'", f"it has {', '.join(inputs)}")
+    for name in wish.compare:
+        if name not in METHODS:
+            raise UsageError(f"there is no method '{name}'", f"there are {', '.join(METHODS)}")
+    task = wish.task
+    if task.powers is None and (task.objective == "energy" or task.budgets.energy_j is not None):
+        raise UsageError(
+            "energy follows from what the device draws, and no watts are given",
+            "add --device-power 4 --radio-power 1",
+        )
+
+
+def _chain(found: Candidates, wish: Wish, best: int) -> tuple[list[int], float | None]:
+    """The candidates to export, from nothing on the device to everything; and their regret.
+
+    The best one is among them, but that with nothing on the device has the codec of least regret.
+    """
+    task = wish.task
+    good = np.flatnonzero(kept(found, task))
+    inner = [best] if 0 < found.cut[best] != found.cuts.whole else []
+    starts = [int(i) for i in np.flatnonzero(found.cut == 0)]
+    if wish.box is None:
+        first = best if best in starts else found.all_edge(task.context)
+        return [*([] if first is None else [first]), *inner, found.all_device], None
+    alive = survivors(found, wish.box, good)
+    chains = []
+    for start in starts or [-1]:
+        ends = [i for i in (start, found.all_device) if i in good]
+        chain = best_chain(found, wish.box, alive, ends, wish.most, inner)
+        chains.append((chain.regret, chain.mean_regret, start, chain))
+    regret, _, start, chain = min(chains, key=lambda entry: entry[:3])
+    return [*([start] if start >= 0 else []), *chain.numbers, found.all_device], regret
+
+
+def _different(found: Candidates, best: Ints) -> list[int]:
+    """The first few with different cuts."""
+    first: dict[int, int] = {}
+    for number in best:
+        first.setdefault(int(found.cut[number]), int(number))
+        if len(first) == NEXT_BEST:
+            break
+    return list(first.values())
+
+
+@dataclass(frozen=True)
+class _Writer:
+    """Puts candidates into words."""
+
+    found: Candidates
+    task: Task
+    measured: frozenset[int]
+
+    def cut(self, number: int) -> PlannedCut:
+        found, task = self.found, self.task
+        cut = int(found.cut[number])
+        energy = None
+        if task.powers is not None:
+            energy = float(found.energy_j(task.context, task.powers)[number])
+        return PlannedCut(
+            *names_of(found.cuts, cut),
+            found.codec(number),
+            len(found.cuts.operators(cut)),
+            found.point(number),
+            int(found.weight_bytes[number]),
+            int(found.peak_bytes[number]),
+            float(found.latency_s(task.context)[number]),
+            energy,
+            float(found.interval_s(task.context)[number]),
+            cut in self.measured,
+            broken(found, task, number),
+        )
+
+    def unsendable(self) -> PlannedCut:
+        """Nothing on the device, where the inputs cannot be sent."""
+        dag = self.found.cuts.dag
+        stuck = [dag.tensors[t] for t in self.found.cuts.crossing[0] if dag.tensors[t].why_not]
+        last = self.cut(self.found.all_device)
+        why = f"input '{stuck[0].name}' cannot be sent: {stuck[0].why_not}"
+        names = names_of(self.found.cuts, 0)
+        return replace(
+            last, tensors=names[0], outputs=names[1], operators=0, measured=False, broken=(why,)
+        )
+
+
+def _compared(name: str, setting: Setting, writer: _Writer, best: Ints) -> Compared:
+    method = METHODS[name]
+    number = method.choose(setting)
+    if number is None:
+        return Compared(name, None, None, None, method.remark)
+    value = objective(setting.found, setting.task)
+    cut = writer.cut(number)
+    return Compared(name, cut, cut.latency_s, float(value[number] / value[best[0]]), method.remark)

@@ -55,14 +55,16 @@ def test_a_plan_that_is_read_back_says_what_was_written(
     plan, text = made
     found = read(tmp_path, text)
     assert (found.model, found.budget, found.options) == (plan.model, plan.budget, plan.options)
-    ((((view, widths, removed),), multiple_of),) = found.rounds
-    assert (view.units, len(removed), multiple_of) == (16, 8, 4) and 8 in widths
+    (round_,) = found.rounds
+    ((view, widths, removed),) = round_.groups
+    assert (view.units, len(removed), round_.multiple_of) == (16, 8, 4) and 8 in widths
+    assert round_.blocks == ()
 
 
 def test_damage_that_is_not_finite_is_read_back(made: tuple[Plan, str], tmp_path: Path) -> None:
     data = json.loads(made[1])
     data["rounds"][0]["groups"][0]["lost"][-1] = float("inf")
-    (((view, _, _),), _) = read(tmp_path, json.dumps(data)).rounds[0]
+    ((view, _, _),) = read(tmp_path, json.dumps(data)).rounds[0].groups
     assert view.lost[-1] == float("inf")
 
 

@@ -144,8 +144,8 @@ def _timing_lines(sweep: Sweep) -> Iterator[str]:
     elsewhere = sweep.elsewhere
     if elsewhere is not None:
         yield (
-            f"predicted: the time of one run on {elsewhere.machine}, by its profile; what is asked "
-            "for is a share of that, and nothing here confirms it"
+            f"predicted: the time of one run on {elsewhere.machine}, by its profile; what was "
+            "asked for is a share of that"
         )
     timings = [point.worth.timing for point in sweep.done if point.worth is not None]
     if timings:

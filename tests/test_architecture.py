@@ -38,7 +38,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
     ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),
-    "pruning": ("pruning/",),
+    "pruning": ("pruning/", "profiler.py"),
     "verification": ("verification/",),
 }
 """Higher before lower. Whatever is in no layer is below them all."""

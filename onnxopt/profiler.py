@@ -11,6 +11,7 @@ import onnx
 
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.kernels import named
+from onnxopt.model import Model
 from onnxopt.profiling.bench import Asked
 from onnxopt.profiling.document import Profile
 from onnxopt.profiling.feeds import Array, drawn, input_shapes, read_feeds
@@ -83,7 +84,8 @@ def kit_blocks(
         shapes: of its inputs, where they are open.
         feeds: what it is run with once, for its shapes; drawn if not given.
     """
-    working = named(fix_shapes(proto, shapes))
+    model = Model.from_proto(named(fix_shapes(proto, shapes)))
+    working = model.to_proto()  # nodes in order, which files need not have
     if feeds is None:
         inputs = _inputs(working)
         feeds = drawn(inputs, input_shapes(inputs, shapes, None))

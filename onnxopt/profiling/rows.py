@@ -100,7 +100,7 @@ def _block_row(members: list[BlockTimes]) -> Row:
     part = "" if first.fitted == first.layers else f", {first.fitted} of them fitted"
     inside = [block.in_model_us for block in members if block.in_model_us is not None]
     return (
-        _nodes(tuple(block.name for block in members)),
+        _nodes(tuple(block.name for block in members), 1),
         first.kind,
         str(len(members)),
         f"{first.layers}{part}",
@@ -180,7 +180,7 @@ def _us(value: float) -> str:
     return f"{value / 1000:.3g} ms" if value >= 1000 else f"{value:.3g} us"
 
 
-def _nodes(names: tuple[str, ...]) -> str:
-    more = len(names) - MOST_NODES
-    shown = ", ".join(names[:MOST_NODES]) or "-"
+def _nodes(names: tuple[str, ...], most: int = MOST_NODES) -> str:
+    more = len(names) - most
+    shown = ", ".join(names[:most]) or "-"
     return f"{shown} and {count_text(more)} more" if more > 0 else shown

@@ -201,7 +201,7 @@ class BlockTimes:
         name: of the node that adds.
         kind: what its branch is: convolution, mlp, attention, ...
         nodes: of the branch, inner blocks among them, and last the one that adds.
-        in_model_us: its kernels in the model together; None if none was recognized there.
+        in_model_us: its kernels in the model together, as far as their names tell; None if none.
         layers: how many of its nodes are in `layers`.
         fitted: how many of these have a fit; the rest of the fields is about them.
         alone_us: they together at their whole widths; None if there are none, as the rest.

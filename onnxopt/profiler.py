@@ -9,13 +9,17 @@ from pathlib import Path
 
 import onnx
 
+from onnxopt.fixed_shapes import fix_shapes
+from onnxopt.kernels import named
+from onnxopt.model import Model
 from onnxopt.profiling.bench import Asked
 from onnxopt.profiling.document import Profile
-from onnxopt.profiling.feeds import input_shapes, read_feeds
-from onnxopt.profiling.kit import Kit
+from onnxopt.profiling.feeds import Array, drawn, input_shapes, read_feeds
+from onnxopt.profiling.kit import Kit, KitBlock
 from onnxopt.profiling.measure import Progress, measure
 from onnxopt.profiling.sessions import Input
-from onnxopt.signature import model_inputs
+from onnxopt.pruning.blocks import blocks_of
+from onnxopt.signature import Port, model_inputs
 from onnxopt.small_models import write_kit
 
 
@@ -63,11 +67,45 @@ def make_kit(
     if asked.inputs is not None:
         feeds = read_feeds(asked.inputs, _inputs(proto))
     shapes = _shapes(proto, asked)
-    return write_kit(proto, folder, source=source, shapes=shapes, feeds=feeds, layers=widths)
+    blocks = kit_blocks(proto, shapes, feeds) if widths else ()
+    return write_kit(
+        proto, folder, source=source, shapes=shapes, feeds=feeds, layers=widths, blocks=blocks
+    )
+
+
+def kit_blocks(
+    proto: onnx.ModelProto,
+    shapes: Mapping[str, tuple[int, ...]],
+    feeds: Mapping[str, Array] | None = None,
+) -> tuple[KitBlock, ...]:
+    """The residual blocks of a model, with the names that nodes have in its kit.
+
+    Args:
+        shapes: of its inputs, where they are open.
+        feeds: what it is run with once, for its shapes; drawn if not given.
+    """
+    model = Model.from_proto(named(fix_shapes(proto, shapes)))
+    working = model.to_proto()  # nodes in order, which files need not have
+    if feeds is None:
+        inputs = _inputs(working)
+        feeds = drawn(inputs, input_shapes(inputs, shapes, None))
+    makers = {value: node.name for node in working.graph.node for value in node.output}
+    return tuple(
+        KitBlock(
+            makers[block.exit], block.kind, tuple(makers[v] for v in (*block.nodes, block.exit))
+        )
+        for block in blocks_of(working, feeds).found
+    )
 
 
 def _inputs(proto: onnx.ModelProto) -> list[Input]:
-    return [Input(port.name, "", port.dims or ()) for port in model_inputs(proto)]
+    return [Input(port.name, _type(port), port.dims or ()) for port in model_inputs(proto)]
+
+
+def _type(port: Port) -> str:
+    """As ONNX Runtime writes it."""
+    name = {"float32": "float", "float64": "double", "object": "string"}.get(str(port.dtype))
+    return f"tensor({name or port.dtype})"
 
 
 def _shapes(proto: onnx.ModelProto, asked: Asked) -> Mapping[str, tuple[int, ...]]:

@@ -18,7 +18,7 @@ from onnxopt.layer_shapes import LayerShape, distinct_layers, widths
 from onnxopt.model import save
 from onnxopt.profiling.feeds import Array
 from onnxopt.profiling.files import write_json
-from onnxopt.profiling.kit import LIST, SCHEMA, Kit, KitLayer
+from onnxopt.profiling.kit import LIST, SCHEMA, Kit, KitBlock, KitLayer
 from onnxopt.profiling.machine import channel_block
 
 OPSET = 13
@@ -33,6 +33,7 @@ def write_kit(
     shapes: Mapping[str, tuple[int, ...]],
     feeds: Mapping[str, Array] | None = None,
     layers: bool = True,
+    blocks: Sequence[KitBlock] = (),
 ) -> Kit:
     """Put a model, small models of its layers and their list into a folder, the list last.
 
@@ -41,6 +42,7 @@ def write_kit(
         shapes: of its inputs; the layers have the sizes that follow from them.
         feeds: arrays that it runs with; drawn if not given.
         layers: False: the model alone.
+        blocks: of the model with a name for every node, see `named`.
 
     Raises:
         UsageError: the shapes do not fit, or the folder cannot be written to.
@@ -60,7 +62,8 @@ def write_kit(
             KitLayer(file, layer.op, str(layer), tuple(nodes), tuple(w.cost() for w in measured))
         )
     save(working, folder / "model.onnx")
-    kit = Kit(SCHEMA, source, "model.onnx", shapes, node_names(working), tuple(listed))
+    names = node_names(working)
+    kit = Kit(SCHEMA, source, "model.onnx", shapes, names, tuple(listed), tuple(blocks))
     write_json(kit, folder / LIST)
     return kit
 

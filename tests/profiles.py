@@ -119,6 +119,7 @@ def profile(
         (KernelTime("c", op, given, made, us, 0.9, ("conv",)), relu),
         1.0,
         (layer,) if widths else (),
+        (),
         (Sample("ReorderInput", ("float[1,64,8,8]",), ("float[1,64,8,8]",), 2.5),),
         (),
     )

@@ -35,13 +35,13 @@ LAYERS: dict[str, tuple[str, ...]] = {
         ("pruning/prune.py", "pruning/job.py", "pruning/asked.py", "pruning/judging.py")
         + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")
         + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
-        + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py")
+        + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py", "pruning/basis.py")
         + ("pruning/remarks.py", "pruning/meters.py", "pruning/confirming.py", "pruning/timed.py")
         + ("pruning/stopwatch.py", "pruning/batches.py", "pruning/rewritings.py")
     ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),
-    "pruning": ("pruning/",),
+    "pruning": ("pruning/", "profiler.py"),
     "verification": ("verification/",),
 }
 """Higher before lower. Whatever is in no layer is below them all."""

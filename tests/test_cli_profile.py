@@ -41,7 +41,7 @@ def test_the_table_tells_times_kernels_layers_and_whether_to_trust_them(
 def test_json_is_all_that_is_printed(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["profile", str(model), "--json", "--batch", "3", *QUICK]) == 0
     data = json.loads(capsys.readouterr().out)
-    assert data["schema"] == "onnxopt-profile/1" and data["layers"] == []
+    assert data["schema"] == "onnxopt-profile/2" and data["layers"] == []
     assert data["settings"]["shapes"] == {"x": [3, 16, 8, 8]}
     assert any("first" in kernel["nodes"] for kernel in data["kernels"])
 

@@ -346,11 +346,12 @@ def test_a_missing_and_a_broken_profile_are_refused(tmp_path: Path) -> None:
 def test_a_kit_may_not_name_files_outside_of_its_folder(tmp_path: Path) -> None:
     written(residual(), tmp_path / "m.onnx")
     kit: dict[str, Any] = {
-        "schema": "onnxopt-kit/1",
+        "schema": "onnxopt-kit/2",
         "source": "",
         "shapes": {},
         "nodes": None,
         "layers": [],
+        "blocks": [],
     }
     (tmp_path / "kit").mkdir()
     (tmp_path / "kit" / LIST).write_text(json.dumps({**kit, "model": "../m.onnx"}))

@@ -404,7 +404,7 @@ def test_a_picture_that_is_asked_for_and_cannot_be_drawn_is_refused_before_the_w
         (["--sweep", "0.5,0"], "leaves nothing"),
         (["--sweep", "0.5,-0.3"], "say -30%"),
         (["--sweep", "0.5,50%"], "names one point twice: 50% of the FLOPs"),
-        (["--sweep", "time=0.5"], "flops=0.9,0.8, params=0.9,0.8, memory=0.9,0.8"),
+        (["--sweep", "time=0.5"], "params=0.9,0.8, memory=0.9,0.8, latency=0.9,0.8"),
         (["--sweep", "0.5,params=0.4"], "'0.5,params=0.4' is of no known cost"),
         (["--sweep", "0.5", "--flops", "0.5"], "write --sweep flops=0.5"),
         (["--sweep", "0.5,0.4", "--params", "0.5"], "write --sweep params=0.5,0.4"),

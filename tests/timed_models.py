@@ -52,6 +52,7 @@ def made_up(profile: Profile, machine: Machine | None = None) -> Profile:
         kernels=kernels,
         layers=layers,
         samples=samples,
+        blocks=(),
         steady_ms=steady,
         overhead=Overhead(3.0, 1.0, 1.0),
         noise=Noise(1.0, 1.0, 0.0, 0, True, ""),

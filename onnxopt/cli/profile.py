@@ -51,8 +51,9 @@ def profile(
     """Measure a model in ONNX Runtime: loading, first run, steady state, kernels, memory.
 
     With --widths also each distinct layer at several widths, and what of its time is start-up,
-    which no cut of channels saves. A device needs only numpy and onnxruntime to measure a kit:
-    copy the folder and the package onnxopt there, and run the last line of the examples.
+    which no cut of channels saves: of each layer, and of each residual block. A device needs only
+    numpy and onnxruntime to measure a kit: copy the folder and the package onnxopt there, and run
+    the last line of the examples.
 
     \b
     Examples:

@@ -51,10 +51,12 @@ def prune(
         str | None,
         typer.Option(
             metavar="0.9,0.8,..",
-            help="Prune to each of these budgets of FLOPs (params=0.9,0.8 or memory=..: of those), "
-            "and show what is lost for what is saved. OUT is a folder for the models and for "
-            "sweep.json, sweep.md and sweep.svg; what is there already is not done again. Without "
-            "OUT nothing is kept but what --report names: .json, .md, .svg or .png.",
+            help="Prune to each of these budgets of FLOPs (params=0.9,0.8, memory=.. or "
+            "latency=..: of those; latency in shares of the original's time, measured here for "
+            "each point, or predicted with --profile), and show what is lost for what is saved. "
+            "OUT is a folder for the models and for sweep.json, sweep.md and sweep.svg; what is "
+            "there already is not done again. Without OUT nothing is kept but what --report names: "
+            ".json, .md, .svg or .png.",
         ),
     ] = None,
 ) -> None:
@@ -76,6 +78,7 @@ def prune(
       onnxopt prune model.onnx small.onnx --calibration samples.npz --eval test.npz --max-drop 1.0
       onnxopt prune model.onnx small.onnx --plan plan.json --calibration samples.npz
       onnxopt prune model.onnx curve/ --sweep 0.9,0.8,0.7,0.6,0.5 --calibration samples.npz
+      onnxopt prune model.onnx curve/ --sweep latency=0.9,0.8,0.7 --calibration samples.npz
 
     Of a --sweep, a budget that cannot be met is a row that says why; the exit code is 1 if a model
     failed a check (the others are written), and 2 if no budget can be met.

@@ -97,8 +97,8 @@ class PruningArguments:
         Path | None,
         _option(
             metavar="FILE.json",
-            help="With --latency: the times of the layers, by `onnxopt profile --widths` on the "
-            "device that counts. Of another machine than this the result is predicted only.",
+            help="With a budget of time: the times of the layers, by `onnxopt profile --widths` on "
+            "the device that counts. Of another machine than this the result is predicted only.",
         ),
     ] = None
     calibration: Annotated[
@@ -137,7 +137,7 @@ class PruningArguments:
         BlocksChoice | None,
         _option(
             help="Whether residual blocks may go as a whole, or a linear map take their place: "
-            "auto lets them where the budget is --latency (auto)."
+            "auto lets them where the budget is one of time (auto)."
         ),
     ] = None
     compensation: Annotated[
@@ -270,6 +270,8 @@ def job_of(
     from onnxopt.pruning.workers import DEFAULT_WORKERS
 
     budgets = [Budget.parse(mode, text) for mode, text in _budgets(given) if text is not None]  # type: ignore[arg-type]
+    is_time = any(budget.mode == "latency" for budget in (*budgets, *sweep))
+    _check_for_others(given, is_time=is_time)
     _check_together(given, rewriting, len(budgets or sweep[:1]), is_preview=is_preview)
     Cache(given.cache)  # before any work, since it may not be writable
     return Job(
@@ -344,7 +346,6 @@ def _check_together(
     named = "--flops, --params, --memory and --latency"
     if budgets > 1:
         raise UsageError("there is more than one budget", f"give one of {named}")
-    _check_for_others(given)
     if is_preview:
         for name in JUDGED_OF_A_CUT:
             if getattr(given, name) not in (None, False):
@@ -373,8 +374,12 @@ def _check_together(
         raise UsageError("--metric needs labelled samples", "give --eval FILE.npz")
 
 
-def _check_for_others(given: PruningArguments) -> None:
-    """Refuse options that say something of others that are not given."""
+def _check_for_others(given: PruningArguments, *, is_time: bool) -> None:
+    """Refuse options that say something of others that are not given.
+
+    Args:
+        is_time: a budget is one of time.
+    """
     if given.samples is not None and given.calibration is None:
         raise UsageError(
             "--samples says how many are taken, and there are none", "give --calibration"
@@ -383,7 +388,7 @@ def _check_for_others(given: PruningArguments) -> None:
         raise UsageError(
             "--augment makes more of calibration samples, and there are none", "give --calibration"
         )
-    if given.profile is not None and given.latency is None and given.plan is None:
+    if given.profile is not None and not is_time and given.plan is None:
         raise UsageError(
             "--profile says how long layers take, and no budget is one of time",
             "give --latency, such as --latency 0.7",

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
     from onnxopt.pruning.points import Sweep
     from onnxopt.report.sweep_folder import SweepFolder
 
-BUDGETS = ("flops", "params", "memory")
-NOT_IN_A_SWEEP = ("latency", "profile", "max_drop", "plan", "save_plan")
+BUDGETS = ("flops", "params", "memory", "latency")
+NOT_IN_A_SWEEP = ("max_drop", "plan", "save_plan")
 
 
 def check_sweep(
@@ -38,6 +38,11 @@ def check_sweep(
 
     _check_alone(text, pruning, dry_run=dry_run)
     budgets = parse_sweep(text)
+    if pruning.profile is not None and budgets[0].mode != "latency":
+        raise UsageError(
+            f"--profile says how long layers take, and --sweep {text} is not about time",
+            "write --sweep latency=0.9,0.8,.., or leave out --profile",
+        )
     claims = Claims(place.source, pruning.data)
     if place.output is not None:
         for file in check_folder(place.output, [point_name(budget) for budget in budgets]):

@@ -1,4 +1,4 @@
-"""What a profile says, as plain data: `onnxopt-profile/1`, which another machine can be given."""
+"""What a profile says, as plain data: `onnxopt-profile/2`, which another machine can be given."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from onnxopt.errors import UsageError
 from onnxopt.profiling.files import read_json
 
-SCHEMA = "onnxopt-profile/1"
+SCHEMA = "onnxopt-profile/2"
 
 
 @dataclass(frozen=True)
@@ -194,6 +194,34 @@ class LayerTimes:
 
 
 @dataclass(frozen=True)
+class BlockTimes:
+    """A residual block of the model: entry + branch, which can be taken out as a whole.
+
+    Attributes:
+        name: of the node that adds.
+        kind: what its branch is: convolution, mlp, attention, ...
+        nodes: of the branch, inner blocks among them, and last the one that adds.
+        in_model_us: its kernels in the model together, as far as their names tell; None if none.
+        layers: how many of its nodes are in `layers`.
+        fitted: how many of these have a fit; the rest of the fields is about them.
+        alone_us: they together at their whole widths; None if there are none, as the rest.
+        startup_us: what is left of that at no width at all, the sum of their t0: what cutting
+            channels cannot save and taking out the block does.
+        startup_share: the latter by the former.
+    """
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+    in_model_us: float | None
+    layers: int
+    fitted: int
+    alone_us: float | None
+    startup_us: float | None
+    startup_share: float | None
+
+
+@dataclass(frozen=True)
 class Sample:
     """Another kernel that ran with the small models: at these sizes it takes so long."""
 
@@ -215,6 +243,7 @@ class Profile:
         mapped_share: of the time of all kernels, that of those whose nodes are known; None if the
             measuring machine was given no names of nodes.
         layers: empty unless widths were asked for.
+        blocks: likewise, in the order of their sums; one inside of another is listed, too.
     """
 
     schema: str
@@ -230,6 +259,7 @@ class Profile:
     kernels: tuple[KernelTime, ...] = ()
     mapped_share: float | None = None
     layers: tuple[LayerTimes, ...] = ()
+    blocks: tuple[BlockTimes, ...] = ()
     samples: tuple[Sample, ...] = ()
     notes: tuple[str, ...] = ()
 

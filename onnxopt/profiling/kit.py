@@ -10,7 +10,7 @@ from onnxopt.errors import UsageError
 from onnxopt.profiling.files import read_json
 from onnxopt.profiling.naming import NodeName
 
-SCHEMA = "onnxopt-kit/1"
+SCHEMA = "onnxopt-kit/2"
 LIST = "kit.json"
 
 
@@ -44,6 +44,15 @@ class KitLayer:
 
 
 @dataclass(frozen=True)
+class KitBlock:
+    """A residual block of the model; BlockTimes says more of these."""
+
+    name: str
+    kind: str
+    nodes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Kit:
     """The list of what a kit's folder holds.
 
@@ -53,6 +62,7 @@ class Kit:
         shapes: of its inputs, where they were given; the layers have the sizes that follow.
         nodes: its nodes by name; None if they are not known.
         layers: in the order of the model.
+        blocks: in the order of their sums.
     """
 
     schema: str
@@ -61,6 +71,7 @@ class Kit:
     shapes: Mapping[str, tuple[int, ...]]
     nodes: tuple[NodeName, ...] | None
     layers: tuple[KitLayer, ...]
+    blocks: tuple[KitBlock, ...]
 
 
 def read_kit(place: Path) -> tuple[Kit, Path]:
@@ -72,7 +83,7 @@ def read_kit(place: Path) -> tuple[Kit, Path]:
     if not place.is_dir():
         if not place.is_file():
             raise UsageError(f"there is no file '{place}'", "give a model or the folder of a kit")
-        return Kit(SCHEMA, str(place), place.name, {}, None, ()), place.parent
+        return Kit(SCHEMA, str(place), place.name, {}, None, (), ()), place.parent
     fix = "write one with `onnxopt profile MODEL --kit FOLDER`"
     kit: Kit = read_json(Kit, place / LIST, SCHEMA, "the list of a kit", fix)
     for name in (kit.model, *(layer.file for layer in kit.layers)):

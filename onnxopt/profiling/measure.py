@@ -12,6 +12,7 @@ import numpy as np
 
 from onnxopt.parts import parts
 from onnxopt.profiling.bench import LONG_CHAIN, SHORT_CHAIN, Asked, Bench, Record
+from onnxopt.profiling.block_times import block_times
 from onnxopt.profiling.document import (
     SCHEMA,
     KernelTime,
@@ -103,7 +104,7 @@ def measure(
 def _with_kernels(
     profile: Profile, record: Record, kit: Kit, seen: Sequence[Sequence[Traced]]
 ) -> Profile:
-    """The profile with its kernels and layers.
+    """The profile with its kernels, layers and blocks.
 
     Args:
         seen: what the profiler saw in the small model of each layer.
@@ -119,6 +120,7 @@ def _with_kernels(
         kernels=kernels,
         mapped_share=mapped,
         layers=layers,
+        blocks=block_times(kit.blocks, kernels, layers),
         samples=samples(seen, correct),
         notes=(*profile.notes, *unmeasured(layers)),
     )

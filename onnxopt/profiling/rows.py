@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator
 
-from onnxopt.profiling.document import KernelTime, LayerTimes, Profile, Spread
+from onnxopt.profiling.document import BlockTimes, KernelTime, LayerTimes, Profile, Spread
 from onnxopt.quantities import bytes_text, count_text
 
 MOST_KERNELS = 10
@@ -14,6 +14,10 @@ MOST_NODES = 2
 KERNEL_COLUMNS = ("slowest kernels", "operator", "time", "share", "nodes")
 OPERATOR_COLUMNS = ("operator", "kernels", "time", "share")
 LAYER_COLUMNS = ("layer", "times", "in the model", "alone", "start-up", "share", "fit error")
+BLOCK_COLUMNS = ("residual blocks", "kind", "times", "layers", "in the model", "layers alone") + (
+    "start-up",
+    "share",
+)
 
 Row = tuple[str, ...]
 
@@ -74,6 +78,39 @@ def layer_rows(profile: Profile) -> list[Row]:
     ]
 
 
+def block_rows(profile: Profile) -> list[Row]:
+    """The residual blocks, alike ones in one row, those that take most time together first.
+
+    Alike are blocks of one kind with the same layers. Times are of one block, on average.
+    """
+    number_of = {node: i for i, layer in enumerate(profile.layers) for node in layer.nodes}
+    alike: dict[object, list[BlockTimes]] = defaultdict(list)
+    for block in profile.blocks:
+        numbers = sorted(number_of[node] for node in block.nodes if node in number_of)
+        alike[block.kind, tuple(numbers)].append(block)
+
+    def total(members: list[BlockTimes]) -> float:
+        return sum(block.in_model_us or block.alone_us or 0.0 for block in members)
+
+    return [_block_row(members) for members in sorted(alike.values(), key=total, reverse=True)]
+
+
+def _block_row(members: list[BlockTimes]) -> Row:
+    first = members[0]
+    part = "" if first.fitted == first.layers else f", {first.fitted} of them fitted"
+    inside = [block.in_model_us for block in members if block.in_model_us is not None]
+    return (
+        _nodes(tuple(block.name for block in members), 1),
+        first.kind,
+        str(len(members)),
+        f"{first.layers}{part}",
+        _us(sum(inside) / len(inside)) if inside else "?",
+        "?" if first.alone_us is None else _us(first.alone_us),
+        "?" if first.startup_us is None else _us(first.startup_us),
+        "?" if first.startup_share is None else f"{first.startup_share:.0%}",
+    )
+
+
 def closing_lines(profile: Profile) -> Iterator[str]:
     """What stands below the tables: what is mapped, and whether to trust any of it."""
     if profile.mapped_share is not None:
@@ -85,6 +122,7 @@ def closing_lines(profile: Profile) -> Iterator[str]:
             layer.count * layer.widths[0].us * (layer.startup_share or 0.0) for layer in known
         )
         yield f"start-up: {started / total:.0%} of the time of these layers at their whole width"
+    yield from _of_all_blocks(profile)
     for note in profile.notes:
         yield f"note: {note}"
     noise = profile.noise
@@ -97,6 +135,23 @@ def closing_lines(profile: Profile) -> Iterator[str]:
         yield "to measure again: stop other work, and give more --seconds"
 
 
+def _of_all_blocks(profile: Profile) -> Iterator[str]:
+    """What all residual blocks take; one inside of another counts once."""
+    inside = {node for block in profile.blocks for node in block.nodes}
+    alone = startup = 0.0
+    for layer in profile.layers:
+        count = len(inside.intersection(layer.nodes))
+        if layer.startup_share is not None:
+            alone += count * layer.widths[0].us
+            startup += count * layer.widths[0].us * layer.startup_share
+    if alone:
+        share = sum(k.share for k in profile.kernels if k.nodes and k.nodes[0] in inside)
+        yield (
+            f"residual blocks: {share:.0%} of the steady state, and {startup / alone:.0%} of the "
+            "time of their layers is start-up: that goes only where whole blocks go"
+        )
+
+
 def plain_text(profile: Profile) -> str:
     """All of it for a terminal without rich."""
     parts = [_columns(("profile", profile.source), facts(profile))]
@@ -104,6 +159,8 @@ def plain_text(profile: Profile) -> str:
     parts.append(_columns(KERNEL_COLUMNS, kernel_rows(profile)))
     if profile.layers:
         parts.append(_columns(LAYER_COLUMNS, layer_rows(profile)))
+    if profile.blocks:
+        parts.append(_columns(BLOCK_COLUMNS, block_rows(profile)))
     return "\n\n".join([*parts, "\n".join(closing_lines(profile))])
 
 
@@ -123,7 +180,7 @@ def _us(value: float) -> str:
     return f"{value / 1000:.3g} ms" if value >= 1000 else f"{value:.3g} us"
 
 
-def _nodes(names: tuple[str, ...]) -> str:
-    more = len(names) - MOST_NODES
-    shown = ", ".join(names[:MOST_NODES]) or "-"
+def _nodes(names: tuple[str, ...], most: int = MOST_NODES) -> str:
+    more = len(names) - most
+    shown = ", ".join(names[:most]) or "-"
     return f"{shown} and {count_text(more)} more" if more > 0 else shown

@@ -34,18 +34,26 @@ class Budget:
 
     @classmethod
     def parse(
-        cls, mode: Mode, text: str, option: str = "", *, may_be_whole: bool = False
+        cls,
+        mode: Mode,
+        text: str,
+        option: str = "",
+        *,
+        may_be_whole: bool = False,
+        is_share: bool = False,
     ) -> Budget:
         """Read 0.5 or 50% (what remains), -50% (what goes), or a cost such as 60M, 8MB or 12ms.
 
         Args:
             option: where it was given; by default --flops and so on.
             may_be_whole: 1 is a budget too, though there is nothing to do for it.
+            is_share: a cost is none here.
 
         Raises:
             UsageError: it is none of these, or leaves nothing, or everything.
         """
         bare, option = text.strip(), option or f"--{mode}"
+        legal = _SHARES if is_share else _LEGAL[mode]
         if match := re.fullmatch(r"(-?)([0-9]*\.?[0-9]+)(%?)", bare):
             sign, number, percent = match.groups()
             share = float(number) / 100 if percent else float(number)
@@ -59,17 +67,11 @@ class Budget:
                 share = 1 - share if sign else share
                 if not 0 < share < 1 and not (share == 1 and may_be_whole):
                     rest = "everything" if share >= 1 else "nothing"
-                    raise UsageError(f"{option} {bare} leaves {rest}", _LEGAL[mode])
+                    raise UsageError(f"{option} {bare} leaves {rest}", legal)
                 return cls(mode, share)
-        if mode == "latency":
-            return cls(mode, _milliseconds(bare, option), relative=False)
-        try:
-            amount = parse_count(bare)
-        except UsageError:
-            raise UsageError(f"{option} {text!r} is no budget", _LEGAL[mode]) from None
-        if mode != "memory" and bare[-1] in "bB":
-            raise UsageError(f"{option} {bare} is a number of bytes", _LEGAL[mode])
-        return cls(mode, float(amount), relative=False)
+        if is_share:
+            raise UsageError(f"{option} {bare!r} is no share of the {UNITS[mode]}", legal)
+        return cls(mode, _cost(mode, bare, option), relative=False)
 
     def target(self, original: Cost) -> float:
         """What may remain, of a cost that the file tells."""
@@ -93,6 +95,19 @@ _LEGAL: dict[Mode, str] = {
     "memory": f"{_SHARES}, or bytes, such as 8MB",
     "latency": f"{_SHARES}, or a time, such as 12ms",
 }
+
+
+def _cost(mode: Mode, text: str, option: str) -> float:
+    """A number such as 60M, 8MB or 12ms, in the unit of the mode."""
+    if mode == "latency":
+        return _milliseconds(text, option)
+    try:
+        amount = parse_count(text)
+    except UsageError:
+        raise UsageError(f"{option} {text!r} is no budget", _LEGAL[mode]) from None
+    if mode != "memory" and text[-1] in "bB":
+        raise UsageError(f"{option} {text} is a number of bytes", _LEGAL[mode])
+    return float(amount)
 
 
 _IN_MS = {"us": 1e-3, "ms": 1.0, "s": 1e3}

@@ -8,9 +8,10 @@ from typing import Literal, TypeAlias
 
 from onnxopt.cost import Cost
 from onnxopt.pruning.budget import Budget
-from onnxopt.pruning.costs import UNITS, Mode, measured
+from onnxopt.pruning.costs import UNITS, Mode, StaticMode, measured
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.outcome import Samples
+from onnxopt.pruning.results import Latency
 from onnxopt.timing import Timing
 
 Status: TypeAlias = Literal["met", "missed", "refused", "failed"]
@@ -36,7 +37,7 @@ class Figures:
             cost.size_bytes,
         )
 
-    def by(self, mode: Mode) -> int:
+    def by(self, mode: StaticMode) -> int:
         """What a budget of this mode is compared with."""
         return {"flops": self.flops, "params": self.parameters, "memory": self.memory_bytes}[mode]
 
@@ -49,7 +50,7 @@ class Worth:
         accuracy: the metric on labelled samples; higher is better.
         same_class: share of samples with the class of the original; of several outputs the least.
         relative_error: of the outputs; of several the largest.
-        timing: one run of both in turns.
+        timing: one run of both in turns, on this machine.
     """
 
     accuracy: float | None
@@ -66,10 +67,11 @@ class Point:
         name: of the point, and of its model's file without the ending.
         budget: in words.
         amount, relative: of the budget, a share of the original's cost if `relative`.
-        status: met within 1 %; missed by more; refused: it cannot be met, or nothing needs cutting;
-            failed: what came out did not pass a check.
+        status: met within 1 %, of time within 3 %; missed by more; refused: it cannot be met, or
+            nothing needs cutting; failed: what came out did not pass a check.
         why: a sentence on what was refused or failed; else "".
         cost, worth: of the pruned model; None without one.
+        latency: what became of a budget of time; None of others, and without a model.
         model: name of its file in the folder of the sweep; None if there is none.
         model_sha256: of its content with its weights.
         notes: what else the user should know of this point, in sentences.
@@ -83,13 +85,28 @@ class Point:
     why: str = ""
     cost: Figures | None = None
     worth: Worth | None = None
+    latency: Latency | None = None
     model: str | None = None
     model_sha256: str | None = None
     notes: tuple[str, ...] = ()
 
     def share(self, sweep: Sweep) -> float:
         """What was asked for, as a share of the original's cost."""
-        return self.amount if self.relative else self.amount / max(sweep.before.by(sweep.mode), 1)
+        if self.relative:
+            return self.amount
+        assert sweep.mode != "latency", "budgets of time are shares here"
+        return self.amount / max(sweep.before.by(sweep.mode), 1)
+
+    def remaining(self, sweep: Sweep) -> float:
+        """What the model of the point costs, as a share of the original's cost.
+
+        Of time as it was measured, or as the profile of another machine predicts it.
+        """
+        assert self.cost is not None
+        if sweep.mode == "latency":
+            assert self.latency is not None
+            return self.latency.reached
+        return self.cost.by(sweep.mode) / sweep.before.by(sweep.mode)
 
 
 @dataclass(frozen=True)
@@ -134,6 +151,12 @@ class Sweep:
     def done(self) -> tuple[Point, ...]:
         """The points that have a model."""
         return tuple(point for point in self.points if point.cost is not None)
+
+    @property
+    def elsewhere(self) -> Latency | None:
+        """Of budgets of another machine's time, which is predicted and not measured, the first."""
+        found = (point.latency for point in self.done)
+        return next((latency for latency in found if latency and latency.measured is None), None)
 
 
 def point_name(budget: Budget) -> str:

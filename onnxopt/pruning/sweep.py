@@ -2,34 +2,29 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, replace
-from typing import Protocol, get_args
+from dataclasses import replace
+from typing import Protocol
 
 import numpy as np
 import onnx
 
-from onnxopt.calibration import Calibration
 from onnxopt.errors import CheckError, UsageError
-from onnxopt.profiling.machine import machine
 from onnxopt.pruning.agreement import Agreement, check_signature
 from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.asked import Data, Job
+from onnxopt.pruning.basis import basis_of
 from onnxopt.pruning.budget import Budget
-from onnxopt.pruning.costs import Mode, StaticMode, measured
+from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.job import prepare
 from onnxopt.pruning.judging import Judge
-from onnxopt.pruning.plan import model_digest
 from onnxopt.pruning.points import Figures, Point, Status, Sweep, Worth, point_name
 from onnxopt.pruning.prune import Pruner
-from onnxopt.pruning.results import TOLERATED, Pruned
+from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Pruned
 
 OPTION = "--sweep"
-COSTS: tuple[StaticMode, ...] = get_args(StaticMode)
-"""Time is none of them: it would have to be confirmed for each point in turns of its own."""
+COSTS = tuple(UNITS)
 
 
 class Store(Protocol):
@@ -62,6 +57,9 @@ NOWHERE = Nowhere()
 def parse_sweep(text: str) -> tuple[Budget, ...]:
     """Read 0.9,0.8 (of the FLOPs) or params=0.9,0.8: budgets of one cost.
 
+    Of time only shares: what the original takes is known when it has been measured, and without
+    it points have no order.
+
     Raises:
         UsageError: it is not that.
     """
@@ -73,7 +71,10 @@ def parse_sweep(text: str) -> tuple[Budget, ...]:
             f"write {', '.join(f'{known}=0.9,0.8' for known in COSTS)}",
         )
     given = (tail if equals else text).split(",")
-    budgets = [Budget.parse(mode or "flops", entry, OPTION, may_be_whole=True) for entry in given]
+    mode, is_time = mode or "flops", mode == "latency"
+    budgets = [
+        Budget.parse(mode, entry, OPTION, may_be_whole=True, is_share=is_time) for entry in given
+    ]
     names = [point_name(budget) for budget in budgets]
     for name, budget in zip(names, budgets, strict=True):
         if names.count(name) > 1:
@@ -101,7 +102,7 @@ def run_sweep(
     """
     data = Data.load(proto, job)
     mode = budgets[0].mode
-    basis = _basis(proto, job, data, mode)
+    basis = basis_of(proto, job, data, mode)
     sweep = store.known(source, mode, basis)
     left = [budget for budget in budgets if not _is_in(sweep, budget)]
     notes: list[str] = []
@@ -109,6 +110,7 @@ def run_sweep(
         notes.append(_taken(len(budgets) - len(left), len(budgets)))
     if left:
         work = _Work(proto, job, data, source, tell)
+        work.check(mode)
         if sweep is None:
             sweep = work.empty(mode, basis)
         for number, budget in enumerate(left, len(budgets) - len(left) + 1):
@@ -157,7 +159,11 @@ class _Work:
         self.job, self.source, self.place = job, source, ""
         self._tell = tell
         self.pruner, self.judge = prepare(proto, job, data, self.tell)
-        _ = self.pruner.analysis  # what is wrong for all budgets ends it here
+
+    def check(self, mode: Mode) -> None:
+        """Raise what is wrong for all budgets: a profile of another model, nothing to cut."""
+        self.pruner.meter(mode)
+        _ = self.pruner.analysis
 
     def tell(self, stage: str, done: float) -> None:
         self._tell(self.place + stage, done)
@@ -191,14 +197,13 @@ class _Work:
         except (UsageError, CheckError) as error:
             status: Status = "refused" if isinstance(error, UsageError) else "failed"
             return Point(name, said, amount, relative, status, why=_reason(error)), None
-        assert budget.mode != "latency"
-        off = measured(pruned.cost, budget.mode) / budget.target(pruned.original) - 1
-        status = "met" if abs(off) <= TOLERATED else "missed"
+        status = "met" if _is_met(pruned, budget) else "missed"
         lossless, after = pruned.lossless.report, pruned.rewriting.report
         notes = (*pruned.notes, *self.judge.data.notes, *lossless.notes, *after.notes)
         point = Point(
             name, said, amount, relative, status,
-            cost=Figures.of(pruned.cost), worth=worth, notes=tuple(dict.fromkeys(notes)),
+            cost=Figures.of(pruned.cost), worth=worth, latency=pruned.latency,
+            notes=tuple(dict.fromkeys(notes)),
         )  # fmt: skip
         return point, pruned.model
 
@@ -206,7 +211,18 @@ class _Work:
         same, error = _worst(self.judge.agreement(pruned.model))
         accuracy = self.judge.accuracy(pruned.model, self.job.metric)
         after = accuracy.after if accuracy and math.isfinite(accuracy.after) else None
-        return Worth(after, same, error, self.judge.timing(pruned.model))
+        confirmed = pruned.latency and pruned.latency.measured
+        return Worth(after, same, error, confirmed or self.judge.timing(pruned.model))
+
+
+def _is_met(pruned: Pruned, budget: Budget) -> bool:
+    """Of time as it was measured, or as the profile of another machine predicts it."""
+    if budget.mode != "latency":
+        cost = measured(pruned.cost, budget.mode)
+        return abs(cost / budget.target(pruned.original) - 1) <= TOLERATED
+    found = pruned.latency
+    assert found is not None, "a sweep replays no plan"
+    return abs(found.reached / found.asked - 1) <= TIME_TOLERATED
 
 
 def _reason(error: UsageError | CheckError) -> str:
@@ -221,32 +237,3 @@ def _worst(found: Agreement | None) -> tuple[float | None, float | None]:
     same = [output.top1 for output in outputs if output.top1 is not None]
     errors = [output.relative for output in outputs if math.isfinite(output.relative)]
     return min(same, default=None), max(errors, default=None)
-
-
-def _basis(proto: onnx.ModelProto, job: Job, data: Data, mode: Mode) -> dict[str, str]:
-    """All that a point depends on but its budget; the processor for its time."""
-    labelled, here = data.evaluation, machine()
-    labels = "" if labelled is None or labelled.labels is None else _hex(labelled.labels.tobytes())
-    return {
-        "the model": model_digest(proto),
-        "the cost": mode,
-        "the calibration samples": _digest(data.used),
-        "the samples held out": _digest(data.held_out),
-        "the labelled samples": _digest(labelled) + labels,
-        "the metric": job.metric if labelled else "",
-        "the processor": f"{here.system}, {here.processor}",
-        "the options of pruning": _hex_of(asdict(job.options)),
-        "the options of rewriting": _hex_of(asdict(job.rewriting)),
-    }
-
-
-def _digest(samples: Calibration | None) -> str:
-    return "" if samples is None else samples.digest
-
-
-def _hex_of(options: object) -> str:
-    return _hex(json.dumps(options, sort_keys=True, default=str).encode())
-
-
-def _hex(content: bytes) -> str:
-    return hashlib.sha256(content).hexdigest()

@@ -20,7 +20,8 @@ def sweep_head(sweep: Sweep) -> tuple[str, ...]:
     worth = [] if quality(sweep) is None else [str(quality(sweep))]
     if any(point.worth and point.worth.relative_error is not None for point in sweep.done):
         worth.append("error")
-    return ("asked", "FLOPs", "parameters", "memory", *worth, "time")
+    times = ("time",) if sweep.elsewhere is None else ("predicted", "time here")
+    return ("asked", "FLOPs", "parameters", "memory", *worth, *times)
 
 
 def sweep_rows(sweep: Sweep) -> list[tuple[str, ...]]:
@@ -60,8 +61,16 @@ def _original(sweep: Sweep) -> tuple[str, ...]:
         cells.append(quality_text(sweep, sweep.accuracy if sweep.metric is not None else 1.0))
     if "error" in head:
         cells.append("0")
+    if sweep.elsewhere is not None:
+        cells.append(f"{sweep.elsewhere.original_ms:.3g} ms")
+    whole = whole_ms(sweep)
+    return (*cells, ABSENT if whole is None else f"{whole:.3g} ms")
+
+
+def whole_ms(sweep: Sweep) -> float | None:
+    """One run of the original, here; None if nothing was timed."""
     times = [point.worth.timing.first_ms for point in sweep.done if point.worth is not None]
-    return (*cells, f"{median(times):.3g} ms" if times else ABSENT)
+    return median(times) if times else None
 
 
 def _row(sweep: Sweep, point: Point) -> tuple[str, ...]:
@@ -81,7 +90,14 @@ def _row(sweep: Sweep, point: Point) -> tuple[str, ...]:
     if "error" in sweep_head(sweep):
         error = worth.relative_error
         cells.append(ABSENT if error is None else f"{error:.2g}")
+    if sweep.elsewhere is not None:
+        cells.append(predicted_text(point))
     return (*cells, f"{worth.timing.ratio:.2f}x")
+
+
+def predicted_text(point: Point) -> str:
+    """The share of the original's time that the profile predicts."""
+    return ABSENT if point.latency is None else f"{point.latency.predicted:.2f}x"
 
 
 def asked_text(sweep: Sweep, point: Point) -> str:
@@ -103,7 +119,9 @@ def sweep_headline(sweep: Sweep) -> str:
     parts = [f"{count} {status}" for status, count in counts.items() if count]
     total = len(sweep.points)
     points = f"{total} point{'s' if total > 1 else ''}"
-    return f"sweep of {cost_name(sweep.mode)}: {points}: {', '.join(parts)}"
+    elsewhere = sweep.elsewhere
+    where = "" if elsewhere is None else f" on {elsewhere.machine}, as predicted"
+    return f"sweep of {cost_name(sweep.mode)}{where}: {points}: {', '.join(parts)}"
 
 
 def sweep_lines(sweep: Sweep) -> Iterator[str]:
@@ -123,13 +141,21 @@ def sweep_lines(sweep: Sweep) -> Iterator[str]:
 
 
 def _timing_lines(sweep: Sweep) -> Iterator[str]:
+    elsewhere = sweep.elsewhere
+    if elsewhere is not None:
+        yield (
+            f"predicted: the time of one run on {elsewhere.machine}, by its profile; what was "
+            "asked for is a share of that"
+        )
     timings = [point.worth.timing for point in sweep.done if point.worth is not None]
     if timings:
         pairs = sorted({timing.pairs for timing in timings})
         threads, batch = timings[0].threads, timings[0].batch
+        is_confirmed = sweep.mode == "latency" and elsewhere is None
+        how = "the fastest tenth" if is_confirmed else "medians"
         yield (
-            "time: of one run in ONNX Runtime, in turns with the original; medians of "
-            f"{' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs "
+            f"{sweep_head(sweep)[-1]}: of one run in ONNX Runtime, in turns with the original; "
+            f"{how} of {' to '.join(map(str, dict.fromkeys((pairs[0], pairs[-1]))))} pairs "
             f"({threads} thread{'s' if threads > 1 else ''}, batch {batch}, "
             f"{sweep.basis.get('the processor', 'unknown processor')})"
         )

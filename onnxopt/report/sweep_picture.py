@@ -6,13 +6,13 @@ import io
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 from onnxopt.errors import UsageError
 from onnxopt.pruning.budget import cost_text
-from onnxopt.pruning.points import Point, Sweep, cost_name
-from onnxopt.report.sweep_lines import PERCENT, quality, quality_of
+from onnxopt.pruning.points import Sweep, cost_name
+from onnxopt.quantities import count_text
+from onnxopt.report.sweep_lines import PERCENT, quality, quality_of, whole_ms
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -56,6 +56,8 @@ def require_drawing() -> None:
 def sweep_picture(sweep: Sweep, suffix: str = ".svg") -> bytes:
     """What the models are worth, and below it their time, against what they cost.
 
+    Where that cost is time itself, their FLOPs stand below: time falls less than these.
+
     The same sweep gives the same bytes, with the same Matplotlib.
 
     Args:
@@ -70,7 +72,7 @@ def sweep_picture(sweep: Sweep, suffix: str = ".svg") -> bytes:
 
     panels: list[Callable[[Axes, Sweep], None]] = [
         *(partial(_draw_worth, worth) for worth in _worths(sweep)),
-        _draw_time,
+        _draw_flops if sweep.mode == "latency" else _draw_time,
     ]
     stream = io.BytesIO()
     with matplotlib.style.context(["default", STYLE]):
@@ -139,19 +141,30 @@ def _draw_time(axes: Axes, sweep: Sweep) -> None:
         [100 * (timing.high - timing.ratio) for timing in timings],
     ]
     axes.errorbar(shares, ratios, spread, fmt="none", color=MODELS, capsize=3, label="quartiles")
-    axes.plot([100.0], [100.0], "D", color=ORIGINAL, zorder=3)
-    start = min(shares)
-    axes.plot(
-        [start, 100],
-        [start, 100],
-        ":",
-        color=GUIDE,
-        label=f"in step with {cost_name(sweep.mode)}",
-        zorder=1,
-    )
-    whole = median(timing.first_ms for timing in timings)
-    axes.set_ylabel(f"time of one run (% of {whole:.3g} ms)")
+    _draw_guide(axes, sweep)
+    axes.set_ylabel(f"time of one run (% of {whole_ms(sweep):.3g} ms)")
     axes.legend(loc="best")
+
+
+def _draw_flops(axes: Axes, sweep: Sweep) -> None:
+    shares, whole = _shares(sweep), sweep.before.flops
+    flops = [100 * point.cost.flops / max(whole, 1) for point in sweep.done if point.cost]
+    _draw_line(axes, [(100.0, 100.0), *zip(shares, flops, strict=True)])
+    found = [point.latency.measured if point.latency else None for point in sweep.done]
+    for time, y in zip(found, flops, strict=True):
+        if time is not None:
+            spread = [[100 * (time.ratio - time.low)], [100 * (time.high - time.ratio)]]
+            axes.errorbar([100 * time.ratio], [y], xerr=spread, color=MODELS, capsize=3)
+    _draw_guide(axes, sweep)
+    axes.set_ylabel(f"remaining FLOPs (% of {count_text(whole)})", parse_math=False)
+    axes.legend(loc="best")
+
+
+def _draw_guide(axes: Axes, sweep: Sweep) -> None:
+    """Where a model would be whose other cost falls in step with that of the budgets."""
+    axes.plot([100.0], [100.0], "D", color=ORIGINAL, zorder=3)
+    start, label = min(_shares(sweep)), f"in step with {cost_name(sweep.mode)}"
+    axes.plot([start, 100], [start, 100], ":", color=GUIDE, label=label, zorder=1)
 
 
 def _draw_line(axes: Axes, points: list[tuple[float, float]]) -> None:
@@ -160,15 +173,18 @@ def _draw_line(axes: Axes, points: list[tuple[float, float]]) -> None:
 
 
 def _draw_cost_axis(axes: Axes, sweep: Sweep) -> None:
-    whole = cost_text(sweep.before.by(sweep.mode), sweep.mode)
-    axes.set_xlabel(f"remaining {cost_name(sweep.mode)} (% of {whole})")
+    axes.set_xlabel(f"remaining {cost_name(sweep.mode)} (% of {_whole(sweep)})", parse_math=False)
+
+
+def _whole(sweep: Sweep) -> str:
+    """What the original costs; its time on the machine that the budgets are about."""
+    if sweep.mode != "latency":
+        return cost_text(sweep.before.by(sweep.mode), sweep.mode)
+    if sweep.elsewhere is None:
+        return f"{whole_ms(sweep):.3g} ms"
+    return f"{sweep.elsewhere.original_ms:.3g} ms on {sweep.elsewhere.machine}, predicted"
 
 
 def _shares(sweep: Sweep) -> list[float]:
     """What the models cost, in percent of the original."""
-    return [_share(sweep, point) for point in sweep.done]
-
-
-def _share(sweep: Sweep, point: Point) -> float:
-    assert point.cost is not None
-    return 100 * point.cost.by(sweep.mode) / sweep.before.by(sweep.mode)
+    return [100 * point.remaining(sweep) for point in sweep.done]

@@ -19,9 +19,8 @@ from onnxopt.pruning.compensate import After, compensate, following
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.pairs import find_pairs
-from onnxopt.pruning.removal import StandIn, without
+from onnxopt.pruning.removal import Gone, StandIn, without
 from onnxopt.pruning.replacement import Fits, fits_of
-from onnxopt.pruning.results import Gone
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.sensitivity import output_change, some
 from onnxopt.pruning.stepper import Stepper, type_of

@@ -10,9 +10,8 @@ import onnx
 from onnxopt.graph import Array
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.proof import TOLERANCE, Proof, is_noise, relative_error
-from onnxopt.pruning.removal import Removed, Replaced, StandIn, without
+from onnxopt.pruning.removal import Gone, Removed, Replaced, StandIn, without
 from onnxopt.pruning.replacement import fits_of
-from onnxopt.pruning.results import Gone
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper
 from onnxopt.runtime import Session

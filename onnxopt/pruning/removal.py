@@ -16,7 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Literal, TypeAlias
 
 import numpy as np
 import onnx
@@ -51,6 +51,10 @@ class Replaced:
 
 
 StandIn: TypeAlias = Removed | Replaced
+
+Gone: TypeAlias = Literal["removed", "shifted", "replaced"]
+"""What stands for a residual block that does not stay: nothing, the mean of what it gave, or a
+linear map of its entry."""
 
 
 def without(proto: onnx.ModelProto, standins: Mapping[Block, StandIn]) -> onnx.ModelProto:

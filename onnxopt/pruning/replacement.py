@@ -19,8 +19,7 @@ from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.moments import Moments
 from onnxopt.pruning.refit import WIDEST_SOLVED, Looked, Task, error, refit, solved
-from onnxopt.pruning.removal import Removed, Replaced, StandIn
-from onnxopt.pruning.results import Gone
+from onnxopt.pruning.removal import Gone, Removed, Replaced, StandIn
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stepper import Stepper
 from onnxopt.pruning.threads import one_thread

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
 
 import onnx
 
@@ -12,6 +11,7 @@ from onnxopt.optimizer import Optimized
 from onnxopt.pruning.groups import Declined
 from onnxopt.pruning.proof import Proof
 from onnxopt.pruning.refit import Refit
+from onnxopt.pruning.removal import Gone
 from onnxopt.timing import Timing
 
 TOLERATED = 0.01
@@ -75,11 +75,6 @@ class GroupChoice:
     @property
     def units(self) -> int:
         return self.group.units
-
-
-Gone: TypeAlias = Literal["removed", "shifted", "replaced"]
-"""What stands for a residual block that does not stay: nothing, the mean of what it gave, or a
-linear map of its entry."""
 
 
 @dataclass(frozen=True)

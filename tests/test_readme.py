@@ -84,9 +84,10 @@ def test_every_option_that_the_readme_names_exists() -> None:
         "compare",
         "rules",
         "explain",
+        *(f"split {each}" for each in ("plan", "export", "serve", "run")),
     ):
         run = subprocess.run(
-            [sys.executable, "-m", "onnxopt", command, "--help"],
+            [sys.executable, "-m", "onnxopt", *command.split(), "--help"],
             capture_output=True,
             text=True,
             check=True,

@@ -91,7 +91,9 @@ def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed
     ways = made_up_ways({name: float(10 ** rng.uniform(-3, 0)) for name in names})
     target = share * FLOPS.of(pruner().base)
     found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)
-    search = Search(pruner().analysis, ways, Savings(pruner().analysis, FLOPS), target, QUICK)
+    search = Search(
+        pruner().analysis, ways, Savings(pruner().analysis.channels, FLOPS), target, QUICK
+    )
     sets = [
         frozenset(w[0] for w in some)
         for count in range(len(ways) + 1)
@@ -110,7 +112,7 @@ def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
 
 
 def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
-    savings = Savings(pruner().analysis, FLOPS)
+    savings = Savings(pruner().analysis.channels, FLOPS)
     for ways in pruner().ways.values():
         for way in ways:
             left = FLOPS.of(without(pruner().base, {way.block: way.standin}))

@@ -102,6 +102,7 @@ def analyse(
     scales: Callable[[Channels], Scales] = lambda channels: {},
     workers: int = 1,
     cache: Cache = NO_CACHE,
+    may_be_empty: bool = False,
 ) -> Analysis:
     """Find the groups and measure them.
 
@@ -110,13 +111,14 @@ def analyse(
         has_samples: the batches are samples.
         scales: finds what BatchNormalizations multiply the channels with; asked for bn-scale.
         workers: how many pieces of work are under way at once.
+        may_be_empty: there need not be any groups, since something else is gone already.
 
     Raises:
         UsageError: there is nothing to cut, or the criterion cannot be applied.
     """
     tell("following channels", 0.0)
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
-    if not channels.groups:
+    if not channels.groups and not may_be_empty:
         raise UsageError(f"no channels of this model can be removed: {_why_not(channels)}")
     found = scales(channels) if options.criterion == "bn-scale" else {}
     rankings = _rankings(

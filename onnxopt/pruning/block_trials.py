@@ -86,7 +86,8 @@ def ways_without(
         block, stepper = halt
         return block, [trial.damage(block, s, stepper) for s in _tried(fits[block]).values()]
 
-    halts = trial.halts(rest)
+    # where the walk halts is in the last bits, so it halts at blocks that are known as well
+    halts = (halt for halt in trial.halts(blocks) if halt[0] not in kept) if rest else ()
     for done, (block, lost) in enumerate(in_order(damages, halts, workers), len(kept)):
         saved.put(numbers[block], {"damages": lost})
         found[block] = lost
@@ -128,10 +129,9 @@ class _Trial:
         self.layers = list(find_layers(graph, shape))
         self.after: Mapping[str, tuple[After, ...]] = following(graph, self.layers, shape)
         self.pairs = find_pairs(graph, self.layers)
-        judging = -(-len(batches) // JUDGING) if len(batches) > 1 else 0
-        self.batches, self.fitted = batches, len(batches) - judging
-        self.fitting = batches[: self.fitted]
         self.reference = Stepper(proto, batches, threads=1).finish()
+        self.batches = batches[: len(self.reference)]  # not all where inputs are large
+        self.fitting = self.batches[: _fitted(len(self.batches))]
         self.made = {name: i for i, node in enumerate(proto.graph.node) for name in node.output}
 
     def halts(self, blocks: Sequence[Block]) -> Iterator[tuple[Block, Stepper]]:
@@ -154,7 +154,7 @@ class _Trial:
         wanted = {info.name for info in tail.graph.input}
         held = [{n: v for n, v in feed.items() if n in wanted} for feed in feeds]
         cut = without(tail, {block: standin})
-        fitted = min(self.fitted, max(len(held) - 1, 1))
+        fitted = _fitted(len(held))
         if self.is_repaired:
             layers = self._behind(block)
             chosen = {layer.node for layer in layers}
@@ -174,3 +174,8 @@ class _Trial:
                 if self.after[layer.output][0].shortcut or len(found) == MOST_FOLLOWING:
                     break
         return found
+
+
+def _fitted(batches: int) -> int:
+    """How many of so many batches are fitted to; the others only judge."""
+    return batches - -(-batches // JUDGING) if batches > 1 else batches

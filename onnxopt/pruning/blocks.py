@@ -65,6 +65,11 @@ class Block:
     rectified: bool = False
 
 
+def lies_inside(one: Block, other: Block) -> bool:
+    """One block lies in the branch of the other, and goes with it."""
+    return one.exit in other.nodes
+
+
 @dataclass(frozen=True)
 class DeclinedSum:
     """A sum of two computed values that belongs to no block, and why."""

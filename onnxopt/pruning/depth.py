@@ -16,8 +16,9 @@ from dataclasses import dataclass, replace
 from onnxopt.pruning.allocate import Curve, roughly
 from onnxopt.pruning.analysis import Analysis
 from onnxopt.pruning.block_trials import Way
-from onnxopt.pruning.blocks import Block
+from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.choosing import curves_of
+from onnxopt.pruning.curves import Problem
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.removal import without
@@ -108,7 +109,7 @@ def choose_blocks(
         target: what the model may cost, in the unit of the meter.
         tell: is told how much is done, 0 to 1.
     """
-    savings, aim = Savings(analysis, meter), target
+    savings, aim = Savings(analysis.channels, meter), target
     for _ in range(MOST_CORRECTIONS):
         search = Search(analysis, ways, savings, aim, options)
         gone, value = _searched(search, tell)
@@ -176,7 +177,8 @@ class Search:
         budget = self.target - self.savings.constant(gone)
         widths = roughly(curves, cost, max(budget, 0.0)) if budget >= 0 else None
         if widths is None:
-            least = cost.total([curve.widths[0] for curve in curves])
+            problem = Problem(curves, cost, budget)
+            least = problem.total(problem.cheapest)
             return Value(max(least - budget, 1e-300), math.inf, math.inf)
         lost = sum(self._damage(way, gone) for way in gone)
         return Value(0.0, lost, _damage(curves, widths), widths)
@@ -247,7 +249,8 @@ class Search:
     def _run(self, block: Block, gone: Gone) -> int:
         """How many blocks are gone from this one on, one right behind the other."""
         out = {way.block for way in gone} | {block}
-        blocks = [b for b in self.ways if not set(b.nodes) & {o.exit for o in out}]
+        others = [b for b in self.ways if not any(lies_inside(o, b) for o in out)]
+        blocks = [b for b in others if not any(lies_inside(b, o) for o in out)]
         following = blocks[blocks.index(block) :] if block in blocks else [block]
         return next((n for n, b in enumerate(following) if b not in out), len(following))
 

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import onnx
 
+from onnxopt.errors import CheckError
 from onnxopt.graph import Array
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.proof import TOLERANCE, Proof, is_noise, relative_error
@@ -20,12 +21,21 @@ from onnxopt.runtime import Session
 def standins(
     proto: onnx.ModelProto, chosen: Mapping[Block, Gone], batches: Sequence[Batch]
 ) -> dict[Block, StandIn]:
-    """What stands for each block, by all samples; the same whenever the same blocks are chosen."""
+    """What stands for each block, by all samples; the same whenever the same blocks are chosen.
+
+    Raises:
+        CheckError: that cannot stand for it.
+    """
     fits = fits_of(proto, chosen, batches)
     found: dict[Block, StandIn] = {}
     for block, becomes in chosen.items():
         fit = fits[block].of[becomes]
-        assert fit is not None, f"{block.name} cannot be {becomes}"
+        if fit is None:
+            raise CheckError(
+                f"the residual block '{block.name}' cannot be {becomes}: nothing says where its "
+                "channels are, or there are too many of them",
+                "the plan is not as it was written, or by another version: prune again",
+            )
         found[block] = fit.standin
     return found
 

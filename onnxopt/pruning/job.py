@@ -102,6 +102,7 @@ def _pruner(proto: onnx.ModelProto, data: Data, job: Job, tell: Tell) -> Pruner:
         workers=job.workers,
         cache=job.cache,
         profile=job.profile,
+        replays=job.plan is not None,
         tell=tell,
     )
 
@@ -134,11 +135,11 @@ def _with_plan(job: Job, digest: str) -> Job:
 
 
 def _check_samples(plan: Plan, used: Calibration | None) -> None:
-    if plan.options.compensation == "none" and used is None:
+    if not plan.fits_samples and used is None:
         return
     if plan.calibration and used is None:
         raise UsageError(
-            "the plan refits weights on calibration samples, and there are none",
+            "the plan fits weights to calibration samples, and there are none",
             "give the same --calibration as when it was made",
         )
     if used is not None and used.digest != plan.calibration:

@@ -62,6 +62,14 @@ class Plan:
     freeze_inputs: bool = False
     rounds: tuple[RecordedRound, ...] = ()
 
+    @property
+    def fits_samples(self) -> bool:
+        """Weights are fitted to samples: refits, or what stands for residual blocks."""
+        if self.options.compensation != "none":
+            return True
+        choices = (choice for done in self.rounds for choice in done.blocks)
+        return any(choice.becomes in ("shifted", "replaced") for choice in choices)
+
 
 def model_digest(proto: onnx.ModelProto) -> str:
     """SHA-256 of the model with its weights, in hex."""

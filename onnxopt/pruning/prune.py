@@ -102,6 +102,7 @@ class Pruner:
         rewriting: how the model is rewritten, without loss, before it is pruned.
         workers, cache, profile: as of `prune`.
         stopwatch: how models are timed, where a budget is one of time.
+        replays: only plans are carried out, which need no samples to choose by.
 
     Raises:
         UsageError, BadModelError, UnverifiableError, CheckError: as of `prune`.
@@ -118,13 +119,15 @@ class Pruner:
         cache: Path | None = None,
         profile: Profile | None = None,
         stopwatch: Stopwatch = HERE,
+        replays: bool = False,
         tell: Tell = lambda stage, done: None,
     ) -> None:
         if workers < 1:
             raise UsageError(f"{workers} workers are too few", "give at least 1")
         self.options, self.tell, self.workers = options, tell, workers
         self.has_samples = calibration is not None
-        if not self.has_samples and (options.blocks == "drop" or options.strategy == "slr"):
+        asks_for_blocks = options.blocks == "drop" or options.strategy == "slr"
+        if asks_for_blocks and not self.has_samples and not replays:
             raise UsageError(
                 "which residual blocks may go is measured on samples, and there are none",
                 "give --calibration, or leave the blocks alone",
@@ -171,11 +174,10 @@ class Pruner:
             self._second_stage(rounds, meter, target)
         elif self._may_drop(budget.mode):
             chosen = self._chosen(meter, target)
-            if chosen.ways:
+            if self.ways:
                 rounds.drop(self._choices(meter, chosen.ways))
             start = meter.of(rounds.pruned)
-        share = target / start
-        if share < ONE_ROUND and self.has_samples and self.options.strategy == "damage":
+        if target < ONE_ROUND * start and self.has_samples and self.options.strategy == "damage":
             rounds.choose_and_cut(meter, (start * target) ** 0.5)
         rounds.choose_and_cut(meter, target, confirming)
         return self._finished(rounds, budget, confirming)
@@ -214,12 +216,16 @@ class Pruner:
         Raises:
             UsageError: without blocks and with all groups at their smallest widths it costs more.
         """
-        ways = self.ways
-        self.tell("choosing blocks", 0.0)
-        found = choose_blocks(
-            self.analysis, ways, meter, target, self.options,
-            lambda done: self.tell("choosing blocks", done),
-        )  # fmt: skip
+        ways, options = self.ways, self.options
+        finest = 1 if options.relaxed else options.multiple_of
+        for grid in dict.fromkeys((options.multiple_of, finest)):
+            self.tell("choosing blocks", 0.0)
+            found = choose_blocks(
+                self.analysis, ways, meter, target, replace(options, multiple_of=grid),
+                lambda done: self.tell("choosing blocks", done),
+            )  # fmt: skip
+            if not found.value.excess:
+                break
         if found.value.excess:
             whole = meter.of(self.base)
             possible = math.ceil(1000 * (target + found.value.excess) / whole) / 10
@@ -235,11 +241,12 @@ class Pruner:
         """Take out blocks of a model whose channels are cut already."""
         ways = self._ways(rounds)
         gone = blocks_in_order(rounds.pruned, ways, meter, target)
-        if gone:
-            rounds.drop(block_choices(Savings(rounds.analysis(), meter), ways, gone))
+        if ways:
+            channels = Channels(rounds.pruned, self.batches[0])
+            rounds.drop(block_choices(Savings(channels, meter), ways, gone))
 
     def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
-        return block_choices(Savings(self.analysis, meter), self.ways, gone)
+        return block_choices(Savings(self.analysis.channels, meter), self.ways, gone)
 
     def meter(self, mode: Mode) -> Meter:
         """What shows the cost of this mode; for time the layers are measured first.

@@ -91,20 +91,23 @@ class Rounds:
         return analyse(
             self.pruned, self.batches, self.options,
             has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
-            workers=self.workers, cache=self.cache,
+            workers=self.workers, cache=self.cache, may_be_empty=self._depth is not None,
         )  # fmt: skip
 
     def drop(self, chosen: Sequence[BlockChoice]) -> None:
         """Take out residual blocks of the model as it is, and refit what stays.
 
         Args:
-            chosen: all blocks that could go.
+            chosen: all blocks that could go; where all stay nothing changes.
 
         Raises:
             CheckError: a block is not there, or what is left is not what was meant.
         """
         found = {block.name: block for block in self.blocks()}
         gone = {c.block.name: c.becomes for c in chosen if c.becomes is not None}
+        if not gone:
+            self._depth = Depth(tuple(chosen), Proof(0.0, True))
+            return
         if missing := sorted(gone.keys() - found.keys()):
             raise CheckError(
                 f"there is no residual block '{missing[0]}' in this model",
@@ -124,11 +127,13 @@ class Rounds:
         self._depth = Depth(tuple(chosen), proof, refits)
 
     def blocks(self) -> tuple[Block, ...]:
-        """The residual blocks of the model as it is that may go."""
+        """The residual blocks of the model as it is that may go; their sums have their names."""
         kept = set(ignored(self.pruned, self.options.ignore))
         names = {o: n.name for n in self.pruned.graph.node for o in n.output}
         found = blocks_of(self.pruned, self.batches[0]).found
-        return tuple(b for b in found if not kept.intersection(names[n] for n in b.nodes))
+        return tuple(
+            b for b in found if not kept.intersection(names[n] for n in (*b.nodes, b.exit))
+        )
 
     def repeat(self, recorded: RecordedRound) -> None:
         """One round as a plan has it.

@@ -6,10 +6,10 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from functools import cached_property
 
 from onnxopt.graph import Constant, Node
-from onnxopt.pruning.analysis import Analysis
 from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.by_widths import CostByWidths
+from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.removal import without
 from onnxopt.pruning.results import BlockChoice, BlockView
@@ -24,11 +24,11 @@ class Savings:
         whole: what it costs at these.
     """
 
-    def __init__(self, analysis: Analysis, meter: Meter) -> None:
-        self.analysis, self.meter = analysis, meter
-        self.cost = meter.by_widths(analysis.channels, analysis.groups)
-        self.full = [len(group.units) for group in analysis.groups]
-        self.whole = meter.of(analysis.proto)
+    def __init__(self, channels: Channels, meter: Meter) -> None:
+        self.channels, self.meter = channels, meter
+        self.cost = meter.by_widths(channels, channels.groups)
+        self.full = [len(group.units) for group in channels.groups]
+        self.whole = meter.of(channels.proto)
         self._known: dict[object, float] = {}
         self._owners: dict[Block, frozenset[str]] = {}
 
@@ -57,7 +57,7 @@ class Savings:
         """
         key = (way.kind, self._likeness(way.block))
         if key not in self._known:
-            left = self.meter.of(without(self.analysis.proto, {way.block: way.standin}))
+            left = self.meter.of(without(self.channels.proto, {way.block: way.standin}))
             self._known[key] = left - (self.whole - self.layers(way.block))
         return self._known[key]
 
@@ -85,14 +85,14 @@ class Savings:
 
     @cached_property
     def _nodes(self) -> dict[str, Node]:
-        nodes = self.analysis.channels.model.graph.nodes
+        nodes = self.channels.model.graph.nodes
         return {value.name: node for node in nodes for value in node.outputs[:1]}
 
     @cached_property
     def _readers(self) -> dict[str, set[str]]:
         """For each weight the nodes that read it."""
         found: dict[str, set[str]] = {}
-        for node in self.analysis.channels.model.graph.nodes:
+        for node in self.channels.model.graph.nodes:
             for value in node.reads():
                 if isinstance(value, Constant):
                     found.setdefault(value.name, set()).add(node.outputs[0].name)

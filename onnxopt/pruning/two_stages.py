@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import onnx
 
 from onnxopt.pruning.block_trials import Way
-from onnxopt.pruning.blocks import Block
+from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.removal import without
 
@@ -48,4 +48,4 @@ def blocks_in_order(
 
 def _overlap(one: Block, other: Block) -> bool:
     """One lies inside of the other."""
-    return one.exit in other.nodes or other.exit in one.nodes
+    return lies_inside(one, other) or lies_inside(other, one)

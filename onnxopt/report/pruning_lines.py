@@ -173,12 +173,15 @@ def block_lines(report: PruneReport) -> Iterator[str]:
             names = [c.block.name for c in depth.gone if c.becomes == becomes]
             if names:
                 parts.append(f"{len(names)} {how} ({_some(names)})")
-        count = len(depth.blocks)
-        line = f"residual blocks: {'; '.join(parts)} of {count}" if parts else ""
-        yield line or f"residual blocks: all {count} stay"
-        if parts:
-            off = error_text(depth.proof.error)
-            yield f"proof: without them the model is off by {off} from one that is given their sums"
+        if not parts:
+            yield f"residual blocks: all {len(depth.blocks)} stay"
+            continue
+        yield f"residual blocks: {len(depth.gone)} of {len(depth.blocks)} go: {'; '.join(parts)}"
+        off = error_text(depth.proof.error)
+        yield (
+            f"proof: without them the model is off by {off} from the whole one whose sums are set "
+            "to what stands for the blocks"
+        )
 
 
 def _some(names: Sequence[str]) -> str:
@@ -259,6 +262,11 @@ def preview_notes(found: Preview) -> Iterator[str]:
             else f"{guessed} groups are judged by their"
         )
         yield f"{whose} weights alone: what is gone by what is left"
+    if found.blocks:
+        yield (
+            "removed, shifted, replaced: expected loss if nothing, a constant or a linear map "
+            "takes the place of this block alone; -: not possible, or hardly better than a cheaper"
+        )
     for group in found.groups:
         if not group.exact:
             yield f"approximate: {group.name}: {group.changed}"

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from onnxopt.pruning.outcome import PruneReport
 from onnxopt.report.as_markdown import markdown_cell, markdown_table
 from onnxopt.report.pruning_lines import (
+    BLOCK_HEAD,
+    block_row,
     cost_rows,
     error_text,
     final_choices,
@@ -24,11 +28,19 @@ def pruning_markdown(report: PruneReport) -> str:
         f"**{markdown_cell(headline(report))}**",
         markdown_table(("", "before", "after", "change"), rows, left=1),
         "\n".join(f"- {markdown_cell(line)}" for line in result_lines(report)),
+        *_blocks(report),
         _groups(report),
         _declined(report),
         "Made with " + ", ".join(f"{name} {v}" for name, v in report.versions.items()) + ".",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _blocks(report: PruneReport) -> Iterator[str]:
+    """The residual blocks that could go in each round; damages are expected."""
+    for depth in (done.depth for done in report.rounds if done.depth is not None):
+        rows = [block_row(choice) for choice in depth.blocks]
+        yield f"## Residual blocks\n\n{markdown_table(BLOCK_HEAD, rows, left=2)}"
 
 
 def _groups(report: PruneReport) -> str:

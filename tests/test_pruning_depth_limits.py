@@ -1,0 +1,267 @@
+"""Blocks at the limits of what can be done with them: nested, large, the only ones, interrupted."""
+
+from __future__ import annotations
+
+import itertools
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import block_cases
+import judge
+import numpy as np
+import onnx
+import pytest
+from cuts import weighted
+
+from onnxopt.calibration import Calibration, load_calibration
+from onnxopt.errors import CheckError, OnnxoptError, UsageError
+from onnxopt.pruning import stepper
+from onnxopt.pruning.block_trials import Way, ways_without
+from onnxopt.pruning.blocks import Block, lies_inside
+from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.cache import Cache
+from onnxopt.pruning.depth import Search, choose_blocks
+from onnxopt.pruning.gap import prove_gap, standins
+from onnxopt.pruning.meters import Static
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.prune import Pruner
+from onnxopt.pruning.removal import without
+from onnxopt.pruning.results import Pruned
+from onnxopt.pruning.savings import Savings
+from onnxopt.pruning.two_stages import blocks_in_order
+from onnxopt.signature import model_inputs
+
+DROP = PruneOptions(blocks="drop", multiple_of=1)
+PARAMS = Static("params")
+CASES = {case.name: case for case in block_cases.CASES}
+
+
+def samples(proto: onnx.ModelProto, folder: Path, count: int = 64) -> Calibration:
+    """Drawn samples for the inputs of a model."""
+    rng = np.random.default_rng(0)
+    drawn: dict[str, Any] = {}
+    for name, like in judge.drawn(proto, 0, 3).items():
+        numbers = rng.standard_normal((count, *like.shape[1:]))
+        drawn[name] = numbers > -1 if like.dtype == bool else numbers.astype(like.dtype)
+    file = folder / "samples.npz"
+    np.savez(file, **drawn)
+    return load_calibration(file, model_inputs(proto), samples=count)
+
+
+def pruner_of(
+    proto: onnx.ModelProto,
+    folder: Path,
+    options: PruneOptions = DROP,
+    *,
+    workers: int = 1,
+    cache: Path | None = None,
+) -> Pruner:
+    return Pruner(proto, samples(proto, folder), options, workers=workers, cache=cache)
+
+
+def content(pruned: Pruned) -> bytes:
+    return bytes(pruned.model.SerializeToString(deterministic=True))
+
+
+def gone(pruned: Pruned) -> dict[str, str | None]:
+    depth = pruned.rounds[0].depth
+    assert depth is not None
+    return {choice.block.name: choice.becomes for choice in depth.gone}
+
+
+CHAIN = weighted(
+    "float[N,6,6,6] x, float[6,6,1,1] w0, "
+    + ", ".join(f"float[6,6,3,3] wa{i}, float[6,6,3,3] wb{i}" for i in range(3))
+    + ", float[5,6,1,1] wz",
+    "s0 = Conv(x, w0) "
+    + " ".join(
+        f"a{i} = Conv<pads = [1,1,1,1]>(s{i}, wa{i}) r{i} = Relu(a{i}) "
+        f"c{i} = Conv<pads = [1,1,1,1]>(r{i}, wb{i}) s{i + 1} = Add(s{i}, c{i})"
+        for i in range(3)
+    )
+    + " y = Conv(s3, wz)",
+)
+"""Three blocks, one right behind the other."""
+
+
+@pytest.mark.parametrize("name", ["bottleneck", "squeeze and excitation", "gate last"])
+def test_a_model_whose_only_channels_go_with_their_block_is_pruned(
+    name: str, tmp_path: Path
+) -> None:
+    proto = CASES[name].model()
+    made = pruner_of(proto, tmp_path).at(Budget("params", 0.4))
+    assert gone(made) and made.cost.parameters <= 0.4 * made.original.parameters
+    assert not any(choice.removed for choice in made.rounds[0].groups)
+
+
+def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: Path) -> None:
+    found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
+    blocks = {block.name: block for block in found.ways}
+    pairs = [(a, b) for a, b in itertools.permutations(blocks, 2) if a in blocks[b].nodes]
+    assert ("s1", "s3") in pairs and ("t", "s2") in pairs
+    for cheap in blocks:
+        ways = {
+            block: tuple(replace(w, damage=1e-6 if block.name == cheap else 1.0) for w in each[:1])
+            for block, each in found.ways.items()
+        }
+        for share in (0.6, 0.15):
+            target = share * PARAMS.of(found.base)
+            chosen = choose_blocks(found.analysis, ways, PARAMS, target, DROP)
+            ordered = blocks_in_order(found.base, ways, PARAMS, target)
+            for taken in (chosen.ways, ordered):
+                names = {way.block.name for way in taken}
+                assert not any(a in names and b in names for a, b in pairs)
+
+
+def test_all_sets_of_nested_blocks_are_proved_and_cost_no_more_than_expected(
+    tmp_path: Path,
+) -> None:
+    found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    first = {block: ways[0] for block, ways in found.ways.items()}
+    for size in (1, 2, 3):
+        for some in itertools.combinations(first, size):
+            made = standins(found.base, dict.fromkeys(some, "removed"), found.batches)
+            assert prove_gap(found.base, made, found.batches[0]).holds
+            if any(lies_inside(a, b) for a, b in itertools.permutations(some, 2)):
+                continue
+            left = [first[block] for block in some]
+            cost = savings.left(left).total(savings.full) + savings.constant(left)
+            assert cost >= PARAMS.of(without(found.base, made)) - 1e-6  # what is left may merge
+
+
+def test_gaps_in_a_row_count_those_right_behind_whatever_lies_inside(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    ways = [each[0] for each in found.ways.values()]
+    search = Search(found.analysis, found.ways, savings, 1.0, DROP)
+
+    def runs(*taken: Way) -> list[int]:
+        return [search._run(way.block, frozenset(taken)) for way in ways]
+
+    assert runs() == [1, 1, 1]
+    assert runs(ways[1]) == [2, 1, 1]
+    assert runs(ways[1], ways[2]) == [3, 2, 1]
+    assert runs(ways[2]) == [1, 2, 1]
+    inner = replace(ways[1].block, name="inner", exit=ways[1].block.nodes[1], nodes=())
+    within: dict[Block, tuple[Way, ...]] = {
+        ways[0].block: (ways[0],),
+        inner: (replace(ways[1], block=inner),),
+        ways[1].block: (ways[1],),
+        ways[2].block: (ways[2],),
+    }
+    search = Search(found.analysis, within, savings, 1.0, DROP)
+    assert runs(ways[1]) == [2, 1, 1]
+    assert runs(within[inner][0]) == [2, 1, 1]
+
+
+def test_blocks_are_tried_where_inputs_are_too_large_to_hold_all_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = weighted(
+        "float[1,4,16,16] x, float[4,4,1,1] w0, float[4,4,3,3] w1, float[4,4,3,3] w2, "
+        "float[4,4,1,1] w3",
+        """a = Conv<strides = [4,4]>(x, w0) c = Conv<pads = [1,1,1,1]>(a, w1) r = Relu(c)
+        d = Conv<pads = [1,1,1,1]>(r, w2) s = Add(a, d) t = Conv(s, w3) y = Neg(t)""",
+    )
+    monkeypatch.setattr(stepper, "LARGEST_FRONTIER_BYTES", 12 * 4 * 4 * 16 * 16)
+    found = pruner_of(proto, tmp_path)
+    assert len(found.batches) == 64
+    (ways,) = found.ways.values()
+    assert 0.1 < ways[0].damage < 2
+
+
+def damages(found: Pruner, cache: Cache) -> list[list[float]]:
+    rounds = found._rounds(None)
+    ways = ways_without(
+        found.base, found._channels(), rounds.blocks(), found.batches, saved=cache.pieces("blocks")
+    )
+    return [[way.damage for way in each] for each in ways.values()]
+
+
+def test_what_is_known_of_some_blocks_changes_no_bit_of_the_others(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    cache = Cache(tmp_path / "cache")
+    first = damages(found, cache)
+    pieces = sorted((tmp_path / "cache").rglob("*.npz"))
+    assert len(pieces) == 3
+    for kept in pieces:
+        for piece in pieces:
+            if piece != kept:
+                piece.unlink()
+        assert damages(found, cache) == first
+    cache.found = 0
+    assert damages(found, cache) == first and cache.found == 3
+
+
+def test_any_number_of_workers_and_any_interruption_lead_to_the_same_bytes(tmp_path: Path) -> None:
+    budget, cache = Budget("params", 0.3), tmp_path / "cache"
+    options = replace(DROP, max_per_group=0.4)
+    alone = pruner_of(CHAIN, tmp_path, options).at(budget)
+    assert gone(alone)
+    assert content(pruner_of(CHAIN, tmp_path, options, workers=3, cache=cache).at(budget)) == (
+        content(alone)
+    )
+    pieces = sorted(cache.glob("blocks-*/*.npz"))
+    assert len(pieces) == 3
+    for piece in (*pieces[:2], *sorted(cache.glob("refits-*/*.npz"))[1:]):
+        piece.unlink()
+    assert content(pruner_of(CHAIN, tmp_path, options, cache=cache).at(budget)) == content(alone)
+
+
+def test_the_blocks_of_a_transformer_are_tried_and_go(tmp_path: Path) -> None:
+    found = pruner_of(judge.tiny("attention"), tmp_path, replace(DROP, max_per_group=0.3))
+    ways = {block.name: ways for block, ways in found.ways.items()}
+    kinds = {block.name: block.kind for block in found.ways}
+    assert kinds == {"sum1": "attention", "sum2": "mlp"}
+    assert [way.kind for way in ways["sum2"]] == ["removed", "shifted", "replaced"]
+    lost = [way.damage for way in ways["sum2"]]
+    assert lost == sorted(lost, reverse=True)
+    made = found.at(Budget("params", 0.6))
+    assert gone(made) and made.rounds[0].depth is not None and made.rounds[0].depth.proof.holds
+    assert made.cost.parameters <= 0.61 * made.original.parameters
+
+
+def test_a_finer_grid_is_tried_before_a_budget_is_refused(tmp_path: Path) -> None:
+    coarse = replace(DROP, multiple_of=8, relaxed=True)
+    fine = pruner_of(CHAIN, tmp_path).preview("params", Budget("params", 0.03))
+    made = pruner_of(CHAIN, tmp_path, coarse).preview("params", Budget("params", 0.03))
+    assert made.widths == fine.widths
+
+
+@pytest.mark.parametrize("pattern", ["sum", "first"])
+def test_neither_the_nodes_nor_the_sum_of_a_block_that_is_ignored_go(
+    pattern: str, tmp_path: Path
+) -> None:
+    proto = onnx.ModelProto()
+    proto.CopyFrom(CHAIN)
+    names = {"a1": "first", "s2": "sum"}
+    for node in proto.graph.node:
+        node.name = names.get(node.output[0], f"node_{node.output[0]}")
+    found = pruner_of(proto, tmp_path, replace(DROP, ignore=(pattern,)))
+    assert [block.exit for block in found.ways] == ["s1", "s3"]
+
+
+def test_it_is_told_where_blocks_were_looked_at_and_all_stay(tmp_path: Path) -> None:
+    made = pruner_of(CHAIN, tmp_path).at(Budget("params", 0.98))
+    depth = made.rounds[0].depth
+    assert depth is not None and len(depth.blocks) == 3 and not depth.gone and not depth.refits
+
+
+def test_a_block_whose_channels_are_not_known_cannot_be_shifted(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    block = replace(next(iter(found.ways)), axis=None)
+    with pytest.raises(CheckError, match=r"'s1' cannot be shifted"):
+        standins(found.base, {block: "shifted"}, found.batches)
+
+
+def test_all_fail_with_words_where_nothing_is_enough(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path, replace(DROP, min_channels=6))
+    with pytest.raises(UsageError, match=r"without 3 of 3 residual blocks [\d.]+% remain") as told:
+        found.at(Budget("params", 0.01))
+    assert isinstance(told.value, UsageError)
+    possible = float(told.value.fix.split()[-1].rstrip("%")) / 100
+    assert gone(found.at(Budget("params", possible)))
+    with pytest.raises(OnnxoptError):
+        found.at(Budget("params", possible - 0.002))

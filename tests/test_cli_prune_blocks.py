@@ -36,6 +36,16 @@ def test_the_choices_are_those_of_the_library() -> None:
     assert tuple(choice.value for choice in BlocksChoice) == get_args(Blocks)
 
 
+def test_a_choice_that_there_is_not_is_refused_in_plain_words(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert run(["prune", DIGITS, "nowhere.onnx", "--flops", "0.5", "--blocks", "all"]) == 2
+    first = capsys.readouterr().err.splitlines()[0]
+    assert first == (
+        "error: invalid value for '--blocks': 'all' is not one of 'auto', 'keep', 'drop'"
+    )
+
+
 @pytest.mark.parametrize("how", [DROP, ["--strategy", "slr"]], ids=["drop", "slr"])
 def test_reports_tell_which_blocks_went_and_a_plan_replays_to_the_same_bytes(
     how: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]

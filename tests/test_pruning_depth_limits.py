@@ -28,6 +28,7 @@ from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.removal import without
 from onnxopt.pruning.results import Pruned
+from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.savings import Savings
 from onnxopt.pruning.two_stages import blocks_in_order
 from onnxopt.signature import model_inputs
@@ -265,3 +266,17 @@ def test_all_fail_with_words_where_nothing_is_enough(tmp_path: Path) -> None:
     assert gone(found.at(Budget("params", possible)))
     with pytest.raises(OnnxoptError):
         found.at(Budget("params", possible - 0.002))
+
+
+def test_damage_is_judged_on_batches_that_nothing_was_fitted_to(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    nothing = {name: np.zeros_like(array) for name, array in found.batches[0].items()}
+
+    def lost(*batches: Batch) -> list[float]:
+        ways = ways_without(
+            found.base, found._channels(), found._rounds(None).blocks(), batches, is_repaired=False
+        )
+        return [each[0].damage for each in ways.values()]
+
+    assert lost(found.batches[0], nothing) == [0, 0, 0]
+    assert all(damage > 0.01 for damage in lost(nothing, found.batches[0]))

@@ -142,6 +142,7 @@ def _usage(error: Exception) -> int:
     context = getattr(error, "ctx", None)
     path = "onnxopt" if context is None else context.command_path
     message = str(error.format_message()) if hasattr(error, "format_message") else str(error)
+    message = message.replace(": Value error, ", ": ")  # words of the library that typer asks
     _say(message[:1].lower() + message[1:].rstrip("."), f"see `{path} --help`")
     return 2
 

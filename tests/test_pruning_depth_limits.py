@@ -16,17 +16,18 @@ from cuts import weighted
 
 from onnxopt.calibration import Calibration, load_calibration
 from onnxopt.errors import CheckError, OnnxoptError, UsageError
-from onnxopt.pruning import stepper
-from onnxopt.pruning.block_trials import Way, ways_without
+from onnxopt.pruning import block_trials, stepper
+from onnxopt.pruning.block_trials import Way, _Trial, _tried, _ways, ways_without
 from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
-from onnxopt.pruning.depth import Search, choose_blocks
+from onnxopt.pruning.depth import CORRELATED, Search, choose_blocks, together
 from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.meters import Static
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.prune import Pruner
-from onnxopt.pruning.removal import without
+from onnxopt.pruning.removal import Removed, Replaced, without
+from onnxopt.pruning.replacement import Fit, Fits
 from onnxopt.pruning.results import Pruned
 from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.savings import Savings
@@ -280,3 +281,115 @@ def test_damage_is_judged_on_batches_that_nothing_was_fitted_to(tmp_path: Path) 
 
     assert lost(found.batches[0], nothing) == [0, 0, 0]
     assert all(damage > 0.01 for damage in lost(nothing, found.batches[0]))
+
+
+def test_what_takes_more_time_must_leave_clearly_less_of_the_error(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    block = next(iter(found.ways))
+    offset, matrix = np.ones(6, np.float32), np.eye(6, dtype=np.float32)
+    standins = (Removed(), Removed(offset), Replaced(matrix, offset))
+
+    def fits(*errors: float) -> Fits:
+        return Fits(*(Fit(s, error) for s, error in zip(standins, errors, strict=True)))
+
+    assert list(_tried(fits(1.0, 0.95, 0.8))) == ["removed", "replaced"]
+    assert list(_tried(fits(1.0, 0.85, 0.8))) == ["removed", "shifted"]
+    assert list(_tried(fits(1.0, 1.2, 1.1))) == ["removed"]
+    assert list(_tried(Fits(Fit(Removed(), 1.0)))) == ["removed"]
+    all_three = fits(1.0, 0.5, 0.2)
+
+    def kept(*damages: float | None) -> list[str]:
+        return [way.kind for way in _ways(block, all_three, damages)]
+
+    assert kept(1.0, 0.5, 0.2) == ["removed", "shifted", "replaced"]
+    assert kept(1.0, 0.95, 0.8) == ["removed", "replaced"]
+    assert kept(1.0, 2.0, 1.5) == ["removed"]
+    assert kept(None, 0.5, 0.49) == ["shifted"]
+    assert kept(None, None, None) == []
+
+
+def test_a_block_whose_loss_no_output_shows_in_numbers_is_left_out(tmp_path: Path) -> None:
+    found = pruner_of(CASES["quantized"].model(), tmp_path)
+    rounds = found._rounds(None)
+    assert len(rounds.blocks()) == 1 and found._ways(rounds) == {}
+
+
+@pytest.mark.parametrize(("most", "last"), [(6, ["t0", "t1", "t2", "t3"]), (2, ["t0", "t1"])])
+def test_layers_up_to_the_next_sum_are_refitted_behind_a_gap_but_not_too_many(
+    most: int, last: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tail = " ".join(f"t{i} = Conv(u{i}, wt{i}) u{i + 1} = Relu(t{i})" for i in range(4))
+    proto = weighted(
+        "float[N,4,4,4] x, "
+        + ", ".join(f"float[4,4,1,1] w{name}" for name in ("0", "1", "2", "3", "4"))
+        + "".join(f", float[4,4,1,1] wt{i}" for i in range(4)),
+        "s0 = Conv(x, w0) a = Conv(s0, w1) ra = Relu(a) b = Conv(ra, w2) s1 = Add(s0, b) "
+        f"c = Conv(s1, w3) rc = Relu(c) d = Conv(rc, w4) s2 = Add(s1, d) u0 = Relu(s2) {tail} "
+        "y = Neg(u4)",
+    )
+    monkeypatch.setattr(block_trials, "MOST_FOLLOWING", most)
+    found = pruner_of(proto, tmp_path)
+    trial = _Trial(found.base, found._channels(), found.batches, is_repaired=True)
+    first, second = found._rounds(None).blocks()
+    assert [layer.output for layer in trial._behind(first)] == ["c", "d"]
+    assert [layer.output for layer in trial._behind(second)] == last
+
+
+def test_no_step_of_the_search_leads_to_a_block_inside_of_another_that_is_gone(
+    tmp_path: Path,
+) -> None:
+    found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    search = Search(found.analysis, found.ways, savings, 0.2 * savings.whole, DROP)
+    pending, seen = [frozenset[Way]()], set[frozenset[Way]]()
+    while pending:
+        gone = pending.pop()
+        seen.add(gone)
+        blocks = [way.block for way in gone]
+        assert not any(lies_inside(a, b) for a, b in itertools.permutations(blocks, 2))
+        assert len({block.exit for block in blocks}) == len(blocks)
+        pending += [s for s in search.promising(gone, search.value(gone)) if s not in seen]
+    names = {frozenset(way.block.exit for way in gone) for gone in seen}
+    assert {frozenset(), frozenset({"s3"}), frozenset({"s1", "s2"})} <= names
+
+
+def test_a_search_goes_back_where_a_block_is_not_worth_what_it_costs(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    search = Search(found.analysis, found.ways, savings, 0.2 * savings.whole, DROP)
+    one, two, three = (each[0] for each in found.ways.values())
+    steps = list(search.promising(frozenset({one, two}), search.value(frozenset({one, two}))))
+    assert frozenset({one}) in steps and frozenset({two}) in steps
+    assert frozenset({one, two, three}) in steps
+
+
+def test_errors_of_gaps_and_of_widths_add_up_to_more_than_their_sum() -> None:
+    assert together(0.0, 0.3) == 0.3
+    assert together(0.2, 0.2) == pytest.approx(0.2 + 0.2 + 2 * CORRELATED * 0.2)
+    assert together(0.1, 0.4) == together(0.4, 0.1) > 0.5
+    assert together(np.inf, 0.0) == together(0.0, np.inf) == np.inf
+
+
+def test_what_gaps_behind_would_have_repaired_stays_lost(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    first, middle, last = (each[0] for each in found.ways.values())
+    repaired = Search(found.analysis, found.ways, savings, 1.0, DROP)
+    plain = replace(DROP, compensation="none")
+    alone = Search(found.analysis, found.ways, savings, 1.0, plain)
+    none = frozenset[Way]()
+    for way in (first, middle, last):
+        assert alone._damage(way, frozenset({first, last})) == way.damage
+        assert repaired._damage(way, none) < way.damage
+    # the more there is behind, the more is repaired of it
+    shares = [repaired._damage(way, none) / way.damage for way in (first, middle, last)]
+    assert shares == sorted(shares)
+    gap = frozenset({last})
+    assert repaired._damage(first, gap) > repaired._damage(first, none)
+    assert repaired._damage(last, frozenset({first})) == repaired._damage(last, none)
+    curves = zip(repaired._curves(gap), repaired._curves(none), repaired.members, strict=True)
+    for now, before, names in curves:
+        place = min(repaired.places[name] for name in names)
+        inside = place < repaired.places[last.block.nodes[-1]]
+        assert (now.damage[0] > before.damage[0]) == inside, now.name
+    assert alone._curves(gap) == alone._curves(none)

@@ -16,12 +16,12 @@ from cuts import weighted
 
 from onnxopt.calibration import Calibration, load_calibration
 from onnxopt.errors import CheckError, OnnxoptError, UsageError
-from onnxopt.pruning import block_trials, stepper
+from onnxopt.pruning import block_trials, depth, stepper
 from onnxopt.pruning.block_trials import Way, _Trial, _tried, _ways, ways_without
 from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
-from onnxopt.pruning.depth import CORRELATED, Search, choose_blocks, together
+from onnxopt.pruning.depth import CORRELATED, SLOPE, Search, choose_blocks, together
 from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.meters import Static
 from onnxopt.pruning.options import PruneOptions
@@ -30,7 +30,7 @@ from onnxopt.pruning.removal import Removed, Replaced, without
 from onnxopt.pruning.replacement import Fit, Fits
 from onnxopt.pruning.results import Pruned
 from onnxopt.pruning.samples import Batch
-from onnxopt.pruning.savings import Savings
+from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.two_stages import blocks_in_order
 from onnxopt.signature import model_inputs
 
@@ -72,19 +72,21 @@ def gone(pruned: Pruned) -> dict[str, str | None]:
     return {choice.block.name: choice.becomes for choice in depth.gone}
 
 
-CHAIN = weighted(
-    "float[N,6,6,6] x, float[6,6,1,1] w0, "
-    + ", ".join(f"float[6,6,3,3] wa{i}, float[6,6,3,3] wb{i}" for i in range(3))
-    + ", float[5,6,1,1] wz",
-    "s0 = Conv(x, w0) "
-    + " ".join(
+def chain(*widths: int) -> onnx.ModelProto:
+    """Blocks one right behind the other, whose layers have inner channels so many."""
+    weights = (f"float[{n},6,3,3] wa{i}, float[6,{n},3,3] wb{i}" for i, n in enumerate(widths))
+    blocks = (
         f"a{i} = Conv<pads = [1,1,1,1]>(s{i}, wa{i}) r{i} = Relu(a{i}) "
         f"c{i} = Conv<pads = [1,1,1,1]>(r{i}, wb{i}) s{i + 1} = Add(s{i}, c{i})"
-        for i in range(3)
+        for i in range(len(widths))
     )
-    + " y = Conv(s3, wz)",
-)
-"""Three blocks, one right behind the other."""
+    return weighted(
+        f"float[N,6,6,6] x, float[6,6,1,1] w0, {', '.join(weights)}, float[5,6,1,1] wz",
+        f"s0 = Conv(x, w0) {' '.join(blocks)} y = Conv(s{len(widths)}, wz)",
+    )
+
+
+CHAIN = chain(6, 6, 6)
 
 
 @pytest.mark.parametrize("name", ["bottleneck", "squeeze and excitation", "gate last"])
@@ -95,6 +97,7 @@ def test_a_model_whose_only_channels_go_with_their_block_is_pruned(
     made = pruner_of(proto, tmp_path).at(Budget("params", 0.4))
     assert gone(made) and made.cost.parameters <= 0.4 * made.original.parameters
     assert not any(choice.removed for choice in made.rounds[0].groups)
+    assert name != "bottleneck" or gone(made) == {"s": "shifted"}
 
 
 def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: Path) -> None:
@@ -393,3 +396,61 @@ def test_what_gaps_behind_would_have_repaired_stays_lost(tmp_path: Path) -> None
         inside = place < repaired.places[last.block.nodes[-1]]
         assert (now.damage[0] > before.damage[0]) == inside, now.name
     assert alone._curves(gap) == alone._curves(none)
+
+
+def test_the_most_promising_step_is_close_to_the_best_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = pruner_of(chain(4, 12, 6, 16, 8, 10), tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    monkeypatch.setattr(depth, "TRIED", 1)
+    none = frozenset[Way]()
+    for damage, share in itertools.product((0.01, 0.5), (0.8, 0.5, 0.3)):
+        ways = {b: (replace(each[0], damage=damage),) for b, each in found.ways.items()}
+        target = share * savings.whole
+        search = Search(found.analysis, ways, savings, target, DROP)
+        value = search.value(none)
+        best = min(search.value(frozenset(each)).damage for each in ways.values())
+        first = next(iter(search.promising(none, value)))
+        assert search.value(first).damage <= 1.2 * best
+        less = Search(found.analysis, ways, savings, SLOPE * target, DROP).value(none)
+        lost, saved = less.of_widths - value.of_widths, (1 - SLOPE) * target
+        assert 0.5 < search._price(none, value) * saved / lost < 2
+    beyond = Search(found.analysis, found.ways, savings, 1.0, DROP)
+    assert beyond._price(none, beyond.value(none)) == np.inf
+
+
+def test_blocks_that_go_are_told_in_the_order_of_the_model(tmp_path: Path) -> None:
+    found = pruner_of(chain(6, 6, 6, 6), tmp_path)
+    ways = {b: (replace(each[0], damage=1e-6),) for b, each in found.ways.items()}
+    for turned in (ways, dict(reversed(ways.items()))):
+        chosen = choose_blocks(found.analysis, turned, PARAMS, 150, DROP)
+        names = [way.block.exit for way in chosen.ways]
+        assert len(names) >= 3 and names == sorted(names)
+
+
+def test_the_layers_of_a_block_cost_what_their_own_weights_are(tmp_path: Path) -> None:
+    found = pruner_of(CHAIN, tmp_path)
+    weights = 2 * 6 * 6 * 3 * 3
+    for mode, each in (("params", 1), ("flops", 2 * 6 * 6)):
+        savings = Savings(found.analysis.channels, Static(mode))  # type: ignore[arg-type]
+        costs = [savings.layers(block) for block in found.ways]
+        assert costs == pytest.approx([each * weights] * 3, rel=0.05)  # biases beside them
+    shared = onnx.ModelProto()
+    shared.CopyFrom(CHAIN)
+    for node in shared.graph.node:
+        node.input[:] = ["wa0" if name == "wa1" else name for name in node.input]
+    found = pruner_of(shared, tmp_path)
+    savings = Savings(found.analysis.channels, PARAMS)
+    costs = [savings.layers(block) for block in found.ways]
+    assert costs == pytest.approx([weights / 2, weights / 2, weights], rel=0.05)
+    for block, ways in found.ways.items():  # what stays, since others read it, is not saved
+        left = PARAMS.of(without(found.base, {block: ways[0].standin}))
+        assert savings.saved(ways[0]) == pytest.approx(savings.whole - left)
+    fit = Fit(Replaced(np.eye(6, dtype=np.float32), np.zeros(6, np.float32)), 0.1)
+    maps = {b: (Way(b, "replaced", fit.standin, 0.1), *each) for b, each in found.ways.items()}
+    for choice in block_choices(savings, maps, [next(iter(maps.values()))[0]]):
+        block = next(b for b in maps if b.name == choice.block.name)
+        assert choice.block.share == pytest.approx(savings.layers(block) / savings.whole)
+        assert choice.block.replaced == 0.1 and choice.block.removed == maps[block][1].damage
+        assert choice.becomes == ("replaced" if block.exit == "s1" else None)

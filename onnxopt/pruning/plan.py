@@ -133,7 +133,10 @@ def read_plan(file: Path) -> Plan:
         schema = data.get("schema") if isinstance(data, dict) else None
         plan = _plan(data) if schema == VERSION else None
     except OSError as error:
-        raise UsageError(f"cannot read the plan '{file}': {error.strerror}") from None
+        raise UsageError(
+            f"cannot read the plan '{file}': {error.strerror}",
+            "give a file that --save-plan wrote",
+        ) from None
     except (ValueError, KeyError, TypeError, OverflowError, RecursionError, UsageError) as error:
         why = f"there is no {error}" if isinstance(error, KeyError) else error
         raise UsageError(

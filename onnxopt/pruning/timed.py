@@ -98,5 +98,5 @@ def require_timeable(strategy: str) -> None:
     if strategy == "complexity":
         raise UsageError(
             "--strategy complexity draws layers by parameters, FLOPs or memory, and not by time",
-            "use --strategy damage or uniform, or another budget",
+            "use --strategy damage, uniform or slr, or another budget",
         )

@@ -36,7 +36,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         + ("pruning/rounds.py", "pruning/choosing.py", "pruning/analysis.py", "pruning/plan.py")
         + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
         + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py", "pruning/basis.py")
-        + ("pruning/savings.py", "pruning/depth.py", "pruning/two_stages.py")
+        + ("pruning/savings.py", "pruning/depth.py", "pruning/two_stages.py", "pruning/dropping.py")
         + ("pruning/remarks.py", "pruning/meters.py", "pruning/confirming.py", "pruning/timed.py")
         + ("pruning/stopwatch.py", "pruning/batches.py", "pruning/rewritings.py")
     ),

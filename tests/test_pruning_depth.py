@@ -34,6 +34,7 @@ from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.removal import Removed, Replaced, without
 from onnxopt.pruning.results import BlockChoice
 from onnxopt.pruning.savings import Savings
+from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.threshold import threshold
 from onnxopt.pruning.two_stages import blocks_in_order
 from onnxopt.pruning.widths import Factor, Term, WidthCost
@@ -151,15 +152,30 @@ def test_one_threshold_leads_to_the_greatest_widths_within_the_budget(seed: int)
     budget = float(rng.uniform(least, full))
     found = threshold(curves, cost, budget)
     assert cost.total(found) <= budget
-    steps = []
-    for curve, width in zip(curves, found, strict=True):
-        at = curve.widths.index(width)
-        pairs = list(zip(curve.widths, curve.damage, strict=True))
-        slopes = [(a[1] - b[1]) / (b[0] - a[0]) for a, b in itertools.pairwise(pairs)]
-        steps.append((max(slopes[at:], default=0.0), max(slopes[max(at - 1, 0) :])))
-    level = max(taken for taken, _ in steps)  # all that stays does more harm than all that went
-    for (_, following), curve, width in zip(steps, curves, found, strict=True):
-        assert following > level or width == curve.widths[0] or following >= level
+    levels = sorted({level for curve in curves for level in harm_of_each(curve)} | {0.0})
+    all_widths = [tuple(narrowed(curve, level) for curve in curves) for level in levels]
+    assert found == next(widths for widths in all_widths if cost.total(widths) <= budget)
+
+
+def harm_of_each(curve: Curve) -> list[float]:
+    """What each channel does of harm on the way from a width to the next smaller one."""
+    pairs = itertools.pairwise(zip(curve.widths, curve.damage, strict=True))
+    return [(a[1] - b[1]) / (b[0] - a[0]) for a, b in pairs]
+
+
+def narrowed(curve: Curve, level: float) -> int:
+    """The smallest width to which no channel on the way does more harm than the threshold."""
+    harm, at = harm_of_each(curve), len(curve.widths) - 1
+    while at and harm[at - 1] <= level:
+        at -= 1
+    return curve.widths[at]
+
+
+def test_where_narrower_is_not_cheaper_the_threshold_still_keeps_the_budget() -> None:
+    us = {1: 10.0, 2: 4.0, 3: 12.0}
+    image, width = (Factor(3, ()), 1), (Factor(0, ((0, 1),)), 1)
+    cost = TableCost((LayerTerm(lambda reads, makes: us[makes], (image, width), "conv"),), "time")
+    assert threshold([Curve("g", (1, 2, 3), (1.0, 0.5, 0.0))], cost, 5.0) == (2,)
 
 
 def test_a_rough_choice_is_within_the_budget_and_close_to_the_good_one() -> None:

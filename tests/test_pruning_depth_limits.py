@@ -22,11 +22,12 @@ from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.depth import CORRELATED, SLOPE, Search, choose_blocks, together
+from onnxopt.pruning.dropping import tried
 from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.meters import Static
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.prune import Pruner
-from onnxopt.pruning.removal import Removed, Replaced, without
+from onnxopt.pruning.removal import Removed, Replaced, StandIn, without
 from onnxopt.pruning.replacement import Fit, Fits
 from onnxopt.pruning.results import Pruned
 from onnxopt.pruning.samples import Batch
@@ -113,7 +114,7 @@ def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: P
         for share in (0.6, 0.15):
             target = share * PARAMS.of(found.base)
             chosen = choose_blocks(found.analysis, ways, PARAMS, target, DROP)
-            ordered = blocks_in_order(found.base, ways, PARAMS, target)
+            ordered = blocks_in_order(found.base, ways, PARAMS, 0.0)
             for taken in (chosen.ways, ordered):
                 names = {way.block.name for way in taken}
                 assert not any(a in names and b in names for a, b in pairs)
@@ -290,7 +291,7 @@ def test_what_takes_more_time_must_leave_clearly_less_of_the_error(tmp_path: Pat
     found = pruner_of(CHAIN, tmp_path)
     block = next(iter(found.ways))
     offset, matrix = np.ones(6, np.float32), np.eye(6, dtype=np.float32)
-    standins = (Removed(), Removed(offset), Replaced(matrix, offset))
+    standins: tuple[StandIn, ...] = (Removed(), Removed(offset), Replaced(matrix, offset))
 
     def fits(*errors: float) -> Fits:
         return Fits(*(Fit(s, error) for s, error in zip(standins, errors, strict=True)))
@@ -314,7 +315,7 @@ def test_what_takes_more_time_must_leave_clearly_less_of_the_error(tmp_path: Pat
 def test_a_block_whose_loss_no_output_shows_in_numbers_is_left_out(tmp_path: Path) -> None:
     found = pruner_of(CASES["quantized"].model(), tmp_path)
     rounds = found._rounds(None)
-    assert len(rounds.blocks()) == 1 and found._ways(rounds) == {}
+    assert len(rounds.blocks()) == 1 and tried(rounds) == {}
 
 
 @pytest.mark.parametrize(("most", "last"), [(6, ["t0", "t1", "t2", "t3"]), (2, ["t0", "t1"])])
@@ -454,3 +455,15 @@ def test_the_layers_of_a_block_cost_what_their_own_weights_are(tmp_path: Path) -
         assert choice.block.share == pytest.approx(savings.layers(block) / savings.whole)
         assert choice.block.replaced == 0.1 and choice.block.removed == maps[block][1].damage
         assert choice.becomes == ("replaced" if block.exit == "s1" else None)
+
+
+def test_a_block_that_saves_much_goes_before_one_that_does_less_harm(tmp_path: Path) -> None:
+    found = pruner_of(chain(4, 24), tmp_path)
+    small, large = found.ways.items()
+    ways = {b: (replace(each[0], damage=0.1),) for b, each in (small,)}
+    ways |= {b: (replace(each[0], damage=0.2),) for b, each in (large,)}
+    whole = PARAMS.of(found.base)
+    taken = blocks_in_order(found.base, ways, PARAMS, 0.0)
+    assert [way.block.exit for way in taken] == ["s2", "s1"]
+    assert [w.block.exit for w in blocks_in_order(found.base, ways, PARAMS, 0.15 * whole)] == ["s2"]
+    assert blocks_in_order(found.base, ways, PARAMS, 0.9 * whole) == ()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import cached_property
@@ -15,10 +14,10 @@ from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
 from onnxopt.profiling.document import Profile
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored, reference_cost
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
-from onnxopt.pruning.block_trials import Way, ways_without
+from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
@@ -26,7 +25,8 @@ from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import choose, require_possible
 from onnxopt.pruning.confirming import Confirming
 from onnxopt.pruning.costs import UNITS, Mode, measured
-from onnxopt.pruning.depth import Chosen, choose_blocks
+from onnxopt.pruning.depth import Chosen
+from onnxopt.pruning.dropping import chosen, may_go_with_channels, second_stage, tried
 from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
@@ -39,7 +39,7 @@ from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
 from onnxopt.pruning.timed import Timed, require_timeable
-from onnxopt.pruning.two_stages import blocks_in_order, first_target
+from onnxopt.pruning.two_stages import first_target
 from onnxopt.pruning.workers import DEFAULT_WORKERS
 
 __all__ = [
@@ -171,11 +171,11 @@ class Pruner:
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
         if self.options.strategy == "slr":
             rounds.choose_and_cut(meter, first_target(start, target))
-            self._second_stage(rounds, meter, target)
+            second_stage(rounds, meter, target)
         elif self._may_drop(budget.mode):
-            chosen = self._chosen(meter, target)
+            gone = self._chosen(meter, target).ways
             if self.ways:
-                rounds.drop(self._choices(meter, chosen.ways))
+                rounds.drop(self._choices(meter, gone))
             start = meter.of(rounds.pruned)
         if target < ONE_ROUND * start and self.has_samples and self.options.strategy == "damage":
             rounds.choose_and_cut(meter, (start * target) ** 0.5)
@@ -184,66 +184,15 @@ class Pruner:
 
     def _may_drop(self, mode: Mode) -> bool:
         """Whether residual blocks may go together with channels."""
-        blocks = self.options.blocks
-        if not self.has_samples or self.options.strategy != "damage":
-            return False
-        return blocks == "drop" or (blocks == "auto" and mode == "latency")
+        return self.has_samples and may_go_with_channels(self.options, mode)
 
     @cached_property
     def ways(self) -> dict[Block, tuple[Way, ...]]:
         """How to do without each residual block of the model as it is, and what is lost by it."""
-        return self._ways(self._rounds(self.analysis))
-
-    def _ways(self, rounds: Rounds) -> dict[Block, tuple[Way, ...]]:
-        self.tell("trying to do without blocks", 0.0)
-        channels = Channels(rounds.pruned, self.batches[0])
-        is_repaired = self.options.compensation != "none"
-        with finite():
-            return ways_without(
-                rounds.pruned,
-                channels,
-                rounds.blocks(),
-                self.batches,
-                is_repaired=is_repaired,
-                workers=self.workers,
-                saved=self.cache.pieces("blocks", rounds.pruned, self.options.ignore, is_repaired),
-                tell=lambda done: self.tell("trying to do without blocks", done),
-            )
+        return tried(self._rounds(self.analysis))
 
     def _chosen(self, meter: Meter, target: float) -> Chosen:
-        """The blocks to do without.
-
-        Raises:
-            UsageError: without blocks and with all groups at their smallest widths it costs more.
-        """
-        ways, options = self.ways, self.options
-        finest = 1 if options.relaxed else options.multiple_of
-        for grid in dict.fromkeys((options.multiple_of, finest)):
-            self.tell("choosing blocks", 0.0)
-            found = choose_blocks(
-                self.analysis, ways, meter, target, replace(options, multiple_of=grid),
-                lambda done: self.tell("choosing blocks", done),
-            )  # fmt: skip
-            if not found.value.excess:
-                break
-        if found.value.excess:
-            whole = meter.of(self.base)
-            possible = math.ceil(1000 * (target + found.value.excess) / whole) / 10
-            raise UsageError(
-                f"{100 * target / whole:.3g}% of the {meter.unit} cannot be reached: with all "
-                f"groups at their smallest widths and without {len(found.ways)} of {len(ways)} "
-                f"residual blocks {possible:g}% remain",
-                f"ask for at least {possible:g}%",
-            )
-        return found
-
-    def _second_stage(self, rounds: Rounds, meter: Meter, target: float) -> None:
-        """Take out blocks of a model whose channels are cut already."""
-        ways = self._ways(rounds)
-        gone = blocks_in_order(rounds.pruned, ways, meter, target)
-        if ways:
-            channels = Channels(rounds.pruned, self.batches[0])
-            rounds.drop(block_choices(Savings(channels, meter), ways, gone))
+        return chosen(self.analysis, self.ways, meter, target, self.options, self.tell)
 
     def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
         return block_choices(Savings(self.analysis.channels, meter), self.ways, gone)
@@ -283,9 +232,9 @@ class Pruner:
             blocks = self._choices(meter, found.ways if found else ())
             widths = found.value.widths if found else ()
         elif target is not None:
-            chosen = choose(analysis, meter, target, self.options, {})
+            choice = choose(analysis, meter, target, self.options, {})
             widths = tuple(
-                sum(unit not in chosen.dead for unit in group.units) for group in analysis.groups
+                sum(unit not in choice.dead for unit in group.units) for group in analysis.groups
             )
         notes = (*self.timed.notes(), PREDICTED) if mode == "latency" else ()
         return Preview(

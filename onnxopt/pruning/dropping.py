@@ -1,0 +1,86 @@
+"""Which residual blocks a pruning does without: tried one at a time, then chosen for a budget."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from onnxopt.errors import UsageError
+from onnxopt.pruning.analysis import Analysis, Tell, finite
+from onnxopt.pruning.block_trials import Way, ways_without
+from onnxopt.pruning.blocks import Block
+from onnxopt.pruning.channels import Channels
+from onnxopt.pruning.costs import Mode
+from onnxopt.pruning.depth import Chosen, choose_blocks
+from onnxopt.pruning.meters import Meter
+from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.rounds import Rounds
+from onnxopt.pruning.savings import Savings, block_choices
+from onnxopt.pruning.two_stages import blocks_in_order
+
+
+def may_go_with_channels(options: PruneOptions, mode: Mode) -> bool:
+    """Whether blocks are chosen together with the widths, if there are samples to judge by."""
+    if options.strategy != "damage":
+        return False
+    return options.blocks == "drop" or (options.blocks == "auto" and mode == "latency")
+
+
+def tried(rounds: Rounds) -> dict[Block, tuple[Way, ...]]:
+    """How to do without each residual block of the model as it is, and what is lost by it."""
+    rounds.tell("trying to do without blocks", 0.0)
+    is_repaired = rounds.options.compensation != "none"
+    with finite():
+        return ways_without(
+            rounds.pruned,
+            Channels(rounds.pruned, rounds.batches[0]),
+            rounds.blocks(),
+            rounds.batches,
+            is_repaired=is_repaired,
+            workers=rounds.workers,
+            saved=rounds.cache.pieces("blocks", rounds.pruned, rounds.options.ignore, is_repaired),
+            tell=lambda done: rounds.tell("trying to do without blocks", done),
+        )
+
+
+def chosen(
+    analysis: Analysis,
+    ways: Mapping[Block, Sequence[Way]],
+    meter: Meter,
+    target: float,
+    options: PruneOptions,
+    tell: Tell,
+) -> Chosen:
+    """The blocks to do without so that a model costs no more than a target.
+
+    Raises:
+        UsageError: without blocks and with all groups at their smallest widths it costs more.
+    """
+    finest = 1 if options.relaxed else options.multiple_of
+    for grid in dict.fromkeys((options.multiple_of, finest)):
+        tell("choosing blocks", 0.0)
+        found = choose_blocks(
+            analysis, ways, meter, target, replace(options, multiple_of=grid),
+            lambda done: tell("choosing blocks", done),
+        )  # fmt: skip
+        if not found.value.excess:
+            return found
+    whole = meter.of(analysis.proto)
+    possible = math.ceil(1000 * (target + found.value.excess) / whole) / 10
+    raise UsageError(
+        f"{100 * target / whole:.3g}% of the {meter.unit} cannot be reached: with all groups at "
+        f"their smallest widths and without {len(found.ways)} of {len(ways)} residual blocks "
+        f"{possible:g}% remain",
+        f"ask for at least {possible:g}%",
+    )
+
+
+def second_stage(rounds: Rounds, meter: Meter, target: float) -> None:
+    """Take out blocks of a model whose channels are cut already, as the strategy `slr` does."""
+    ways = tried(rounds)
+    if not ways:
+        return
+    gone = blocks_in_order(rounds.pruned, ways, meter, target)
+    channels = Channels(rounds.pruned, rounds.batches[0])
+    rounds.drop(block_choices(Savings(channels, meter), ways, gone))

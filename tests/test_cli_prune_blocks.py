@@ -104,6 +104,17 @@ def test_a_dry_run_shows_what_each_block_is_worth(capsys: pytest.CaptureFixture[
     assert "removed, shifted, replaced: expected loss" in flat(shown)
 
 
+def test_a_dry_run_of_two_stages_shows_the_first_and_says_so(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    wanted = ["prune", DIGITS, "--dry-run", *QUICK, "--strategy", "slr", "--json", "--params"]
+    assert run([*wanted, "0.25"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert any("first stage of slr" in note for note in found["notes"])
+    shares = [group["would_keep"] / group["units"] for group in found["groups"]]
+    assert 0.5 < sum(shares) / len(shares) < 0.9  # about sqrt(0.5) of each for half of the weights
+
+
 def test_with_a_budget_of_time_it_is_told_what_became_of_blocks(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,7 +30,13 @@ from onnxopt.pruning.dropping import chosen, may_go_with_channels, second_stage,
 from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
-from onnxopt.pruning.remarks import PREDICTED, after_pruning, before_pruning, of_latency
+from onnxopt.pruning.remarks import (
+    FIRST_STAGE,
+    PREDICTED,
+    after_pruning,
+    before_pruning,
+    of_latency,
+)
 from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
@@ -226,17 +232,22 @@ class Pruner:
         meter, analysis = self.meter(mode), self.analysis
         widths: tuple[int, ...] = ()
         blocks: tuple[BlockChoice, ...] = ()
+        two_stages: tuple[str, ...] = ()
         target = None if budget is None else self._target(budget, meter)
         if self._may_drop(mode):
             found = None if target is None else self._chosen(meter, target)
             blocks = self._choices(meter, found.ways if found else ())
             widths = found.value.widths if found else ()
         elif target is not None:
+            if self.options.strategy == "slr":
+                target = first_target(meter.of(self.base), target)
+                two_stages = (FIRST_STAGE,)
             choice = choose(analysis, meter, target, self.options, {})
             widths = tuple(
                 sum(unit not in choice.dead for unit in group.units) for group in analysis.groups
             )
         notes = (*self.timed.notes(), PREDICTED) if mode == "latency" else ()
+        notes += two_stages
         return Preview(
             original=self.original,
             groups=analysis.views(meter),

@@ -11,6 +11,11 @@ from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Latency, Round
 from onnxopt.pruning.samples import Batch
 
+FIRST_STAGE = (
+    "widths are those of the first stage of slr; which residual blocks go in the second one is "
+    "measured on the model that comes of it"
+)
+
 PREDICTED = "shares are of the time of one run; a dry run predicts it, and confirms nothing"
 
 NO_SAMPLES = (

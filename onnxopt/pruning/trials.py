@@ -90,6 +90,8 @@ class Turned:
             trial: the weights of the second layer, refitted alone.
         """
         first, second, kept = self.couple.first, self.couple.second, self.couple.kept[number]
+        if not kept.any():  # of a single channel three quarters are all
+            return trial
         stored = weights_of(self.stepper.proto, first.parameters + second.parameters)
         rows = np.append(np.repeat(kept, second.taps), True)
         one, two = first.matrix(stored), second.matrix({**stored, **trial})

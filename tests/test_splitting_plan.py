@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from split_machines import both_machines, made_profile, spread
 
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load
-from onnxopt.profiling.document import Machine, Noise, Settings, Spread
 from onnxopt.profiling.files import as_json, write_json
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.options import PruneOptions
@@ -26,7 +25,7 @@ from onnxopt.splitting.gads import Gads
 from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.plan_file import Plan, plan_of, read_plan
 from onnxopt.splitting.planning import Wish, plan_split
-from onnxopt.splitting.profile_file import CodecTimes, MeasuredCut, SplitProfile
+from onnxopt.splitting.profile_file import MeasuredCut
 from onnxopt.splitting.pruned_plan import Pruning, why_refused
 from onnxopt.splitting.speeds import measured_cuts, speeds
 from onnxopt.splitting.spots import spots
@@ -42,46 +41,14 @@ def subject() -> Subject:
     return read_subject(load(DIGITS))
 
 
-def _spread(us: float) -> Spread:
-    return Spread(us, us, us, 9)
-
-
-def _profile(
-    subject: Subject, cuts: Sequence[MeasuredCut] = (), *, us: float = 10.0
-) -> SplitProfile:
-    """As if every node took so long; unfused twice that."""
-    nodes = [us] * len(subject.proto.graph.node)
-    machine = Machine("Linux", "some processor", 2, 8, "1", "2", "3")
-    return SplitProfile(
-        "onnxopt-split-profile/1",
-        "model.onnx",
-        "hash",
-        machine,
-        Settings(1, "CPUExecutionProvider", {}, 9, 1.0),
-        Noise(1.0, 1.0, 0.0, 0, True, ""),
-        _spread(sum(nodes) + 5.0),
-        5.0,
-        tuple(nodes),
-        tuple(2 * each for each in nodes),
-        (),
-        1.0,
-        tuple(cuts),
-        (CodecTimes("fp16", 1.0, 10.0, 1.0, 10.0), CodecTimes("uint8", 1.0, 20.0, 1.0, 20.0)),
-        (),
-    )
-
-
-def _machines(subject: Subject, *, slower: float = 20.0) -> Machines:
-    profile = _profile(subject)
-    return Machines(speeds(subject, profile, slower), speeds(subject, profile))
-
-
 def _wish(bandwidth_bits: float = 1e6, **rest: object) -> Wish:
     return replace(Wish(Task(Context(bandwidth_bits, 0.001))), **rest)  # type: ignore[arg-type]
 
 
 def _plan(subject: Subject, wish: Wish, machines: Machines | None = None) -> Plan:
-    return plan_split(subject, machines or _machines(subject), wish, source="m.onnx", digest="h")
+    return plan_split(
+        subject, machines or both_machines(subject), wish, source="m.onnx", digest="h"
+    )
 
 
 def test_a_fast_link_computes_at_the_edge_and_a_slow_one_on_the_device(subject: Subject) -> None:
@@ -93,7 +60,7 @@ def test_a_fast_link_computes_at_the_edge_and_a_slow_one_on_the_device(subject: 
 
 
 def test_the_best_plan_is_the_best_of_all_cuts_with_all_codecs(subject: Subject) -> None:
-    machines = _machines(subject)
+    machines = both_machines(subject)
     for rate in np.geomspace(1e3, 1e9, 13):
         wish = _wish(float(rate))
         plan = _plan(subject, wish, machines)
@@ -193,7 +160,7 @@ def test_no_other_method_beats_the_plan(subject: Subject) -> None:
 
 def test_dads_and_neurosurgeon_are_the_least_of_what_they_see(subject: Subject) -> None:
     """Unfused times of both sides and bytes by the bandwidth; no codec, no round trip."""
-    machines = _machines(subject, slower=1.5)
+    machines = both_machines(subject, slower=1.5)
     cuts = enumerate_cuts(subject.dag)
     device, edge = (cuts.sums(side.unfused_s) for side in (machines.device, machines.edge))
     sent = cuts.sent([float(t.size_bytes) for t in subject.dag.tensors])
@@ -213,7 +180,7 @@ def test_dads_and_neurosurgeon_are_the_least_of_what_they_see(subject: Subject) 
 def test_gads_ends_where_no_neighbour_is_better_and_begins_at_its_last_state(
     subject: Subject,
 ) -> None:
-    machines = _machines(subject)
+    machines = both_machines(subject)
     cuts = enumerate_cuts(subject.dag)
     codings = codings_of(subject.dag, ("none",), {}, machines)
     found = candidates(
@@ -235,14 +202,14 @@ def test_gads_ends_where_no_neighbour_is_better_and_begins_at_its_last_state(
 def test_a_measured_cut_takes_what_was_measured_and_others_lie_between(subject: Subject) -> None:
     cuts = enumerate_cuts(subject.dag)
     chosen = spots(cuts, 3)
-    profile = _profile(subject)
+    profile = made_profile(subject)
     shares = [len(cuts.operators(cut)) / len(subject.dag.operators) for cut in chosen]
     whole = profile.whole_us.median
     measured = [
         MeasuredCut(
             *names_of(cuts, cut),
-            _spread(whole * s * (1.3 - 0.3 * s)),
-            _spread(whole * (1 - s) * 0.8),
+            spread(whole * s * (1.3 - 0.3 * s)),
+            spread(whole * (1 - s) * 0.8),
         )
         for cut, s in zip(chosen, shares, strict=True)
     ]
@@ -269,13 +236,13 @@ def test_a_cut_through_a_fused_kernel_costs_what_is_run_alone_then(subject: Subj
     entry = dag.tensors[tensor]
     assert entry.producer is not None
     ends = (*dag.operators[entry.producer].nodes, *dag.operators[entry.readers[0]].nodes)
-    fused = replace(_profile(subject), kernels=(tuple(sorted(ends)),))
+    fused = replace(made_profile(subject), kernels=(tuple(sorted(ends)),))
     cuts = enumerate_cuts(dag)
     cut = next(c for c in range(len(cuts)) if cuts.crossing[c] == (tensor,))
-    plain = speeds(subject, _profile(subject)).behind(cuts)[0][cut]
+    plain = speeds(subject, made_profile(subject)).behind(cuts)[0][cut]
     more = speeds(subject, fused).behind(cuts)[0][cut] - plain
     assert more == pytest.approx(10e-6 * len(dag.operators[entry.readers[0]].nodes))
-    known = replace(fused, cuts=(MeasuredCut(*names_of(cuts, cut), _spread(70.0), _spread(80.0)),))
+    known = replace(fused, cuts=(MeasuredCut(*names_of(cuts, cut), spread(70.0), spread(80.0)),))
     assert speeds(subject, known).before(cuts)[0][cut] == pytest.approx(70e-6)
     assert speeds(subject, known).behind(cuts)[0][cut] == pytest.approx(80e-6)
     others = speeds(subject, known).behind(cuts)[0][cuts.whole - 1]
@@ -283,7 +250,7 @@ def test_a_cut_through_a_fused_kernel_costs_what_is_run_alone_then(subject: Subj
 
 
 def test_a_profile_of_another_model_is_refused(subject: Subject) -> None:
-    profile = replace(_profile(subject), nodes_us=(1.0, 2.0))
+    profile = replace(made_profile(subject), nodes_us=(1.0, 2.0))
     with pytest.raises(UsageError, match="is of a model with 2 nodes"):
         speeds(subject, profile)
 

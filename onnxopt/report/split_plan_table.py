@@ -153,7 +153,10 @@ def _said(plan: Plan, chosen: PlannedCut) -> list[str]:
     for cut in plan.cuts:
         lines += [f"no: {where_text(cut)} has {why}" for why in cut.broken]
     if chosen.error is not None and chosen.codec != "none":
-        lines.append(f"{chosen.codec} changes the outputs by {chosen.error:.2g} of their size")
+        lines.append(
+            f"{chosen.codec} changes the outputs by up to {chosen.error:.2g} of their largest "
+            "elements on the calibration data"
+        )
     elif chosen.codec != "none":
         lines.append(
             f"{chosen.codec} changes the outputs somewhat: --calibration measures by how much, "

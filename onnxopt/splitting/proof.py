@@ -13,6 +13,7 @@ import onnx
 from onnxopt.errors import OnnxoptError
 from onnxopt.runtime import Session
 from onnxopt.signature import model_outputs
+from onnxopt.splitting.coded import Coded, codec_error
 from onnxopt.splitting.rows import Row, relative_error
 from onnxopt.verification.difference import first_difference
 from onnxopt.verification.reference import Reference
@@ -32,22 +33,6 @@ both are off then, to different sides. Quantized models and those of 16-bit floa
 
 MOST_FEEDS = 5
 """Draws that codecs and optimized halves are run on; halves without either run on all."""
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A cut as it is run with its codec.
-
-    Attributes:
-        number: of the cut.
-        before, after: the segments on the device and at the edge.
-        models: encoder and decoder, where the segments do not do that themselves.
-    """
-
-    number: int
-    before: Sequence[onnx.ModelProto]
-    after: Sequence[onnx.ModelProto]
-    models: tuple[onnx.ModelProto, onnx.ModelProto] | None
 
 
 @dataclass(frozen=True)
@@ -210,20 +195,14 @@ class Judge:
     def _codec_error(self, item: Coded) -> float:
         """Largest relative error in the outputs, on samples or drawn inputs."""
         self._tell(f"measuring the error of the codec at cut {item.number}", 0.0)
-        before = Row(item.before, optimized=False)
-        after = Row(item.after, optimized=False)
-        models = None if item.models is None else [Session(model) for model in item.models]
-        random = self._verifier.traits.random
-        worst = 0.0
-        for index in self._some(samples=True):
-            there = before.through(self._verifier.feeds[index].arrays)
-            for session in models or ():
-                there |= session.run({port.name: there[port.name] for port in session.inputs})
-            values = after.through(there)
-            wanted = self._verifier.outputs(index)
-            errors = (relative_error(wanted[n], values[n]) for n in wanted if n not in random)
-            worst = max([worst, *errors])
-        return worst
+        return codec_error(
+            item,
+            (
+                (self._verifier.feeds[index].arrays, self._verifier.outputs(index))
+                for index in self._some(samples=True)
+            ),
+            self._verifier.traits.random,
+        )
 
     def _first(self, verdict: Verdict, joined: Callable[[], onnx.ModelProto] | None) -> str:
         """The first tensor that differs, for a person."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -12,17 +12,19 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load, save
 from onnxopt.profiling.bench import Asked
 from onnxopt.profiling.machine import channel_block, machine
+from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.points import Point, Sweep
 from onnxopt.pruning.sweep import run_sweep
+from onnxopt.splitting.codec_errors import CodecErrors
 from onnxopt.splitting.codings import Machines
 from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.enumeration import enumerate_cuts
 from onnxopt.splitting.measuring import measure_split
-from onnxopt.splitting.operators import Subject, read_subject
+from onnxopt.splitting.operators import read_subject
 from onnxopt.splitting.plan_file import Plan, Variant
 from onnxopt.splitting.planning import Wish, plan_split
 from onnxopt.splitting.profile_file import SplitProfile
@@ -80,7 +82,7 @@ def plan_pruned(
     pruning: Pruning,
     *,
     source: str,
-    tell: Callable[[str, float], None] = lambda stage, done: None,
+    tell: Tell = lambda stage, done: None,
 ) -> Joint:
     """Plan the model and pruned versions of it, and take the best that loses no more than it may.
 
@@ -96,7 +98,7 @@ def plan_pruned(
     _check(known, pruning)
     store = _Kept()
     sweep = run_sweep(proto, pruning.job, pruning.budgets, source=source, store=store, tell=tell)
-    first = _planned(known, wish, source)
+    first = _planned(known, wish, source, pruning, tell)
     best, best_model = first, None
     variants = [_variant("the original", None, sweep, first, "")]
     for point in sweep.points:
@@ -105,7 +107,7 @@ def plan_pruned(
         model = store.models.get(point.name)
         if not why and model is not None:
             tell(f"measuring the model at {point.budget}", 0.0)
-            made = _planned(_measured(model, known, source), wish, source)
+            made = _planned(_measured(model, known, source), wish, source, pruning, tell)
             if made is not None and (best is None or _value(made) < _value(best)):
                 best, best_model = made, model
         variants.append(_variant(point.budget, point, sweep, made, why))
@@ -155,10 +157,19 @@ def _measured(model: onnx.ModelProto, known: Profiled, source: str) -> Profiled:
     return Profiled(subject, machines, "")
 
 
-def _planned(known: Profiled, wish: Wish, source: str) -> Plan | None:
+def _planned(known: Profiled, wish: Wish, source: str, pruning: Pruning, tell: Tell) -> Plan | None:
     """Its plan; None if no cut keeps the budgets."""
+    samples = pruning.job.calibration
+    errors = None if samples is None else CodecErrors(known.subject, samples, tell).of
     try:
-        return plan_split(known.subject, known.machines, wish, source=source, digest=known.digest)
+        return plan_split(
+            known.subject,
+            known.machines,
+            wish,
+            source=source,
+            digest=known.digest,
+            errors=errors,
+        )
     except CheckError:
         return None
 
@@ -235,24 +246,19 @@ def plan_and_prune(
     model: Path,
     target: Path,
     *,
-    tell: Callable[[str, float], None] = lambda stage, done: None,
-) -> tuple[Plan, Subject]:
-    """As `plan_pruned`; a pruned model is written, and the plan is for that file.
-
-    Returns:
-        the plan, and the model that it is for.
-    """
+    tell: Tell = lambda stage, done: None,
+) -> Plan:
+    """As `plan_pruned`; a pruned model is written, and the plan is for that file."""
     joint = plan_pruned(proto, known, wish, pruning, source=str(model), tell=tell)
     if joint.model is None:
         note = "no pruned version is better: the plan is for the original, and nothing was written"
-        return replace(joint.plan, notes=(*joint.plan.notes, note)), known.subject
+        return replace(joint.plan, notes=(*joint.plan.notes, note))
     save(joint.model, target)
     written = load(target)
     note = f"the plan is for '{target}': export that with it; it runs on both sides"
-    plan = replace(
+    return replace(
         joint.plan,
         source=str(target),
         model=read_source(target, written).digest,
         notes=(*joint.plan.notes, note),
     )
-    return plan, read_subject(written, dict(known.machines.device.profile.shapes))

@@ -10,11 +10,12 @@ import onnx
 
 from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.model import load
+from onnxopt.splitting.coded import Coded
 from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import file_digest, read_manifest
 from onnxopt.splitting.join import join, without_codecs
 from onnxopt.splitting.manifest import Manifest
-from onnxopt.splitting.proof import Coded, Judge, Proof
+from onnxopt.splitting.proof import Judge, Proof
 
 Progress = Callable[[str, float], None]
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import onnx
 
-from onnxopt.runtime import Session
+from onnxopt.runtime import RunError, Session
 from onnxopt.splitting.halves import Parts
 from onnxopt.splitting.rows import Row, relative_error
 
@@ -61,11 +61,21 @@ class CodedRow:
             there |= session.run({port.name: there[port.name] for port in session.inputs})
         return self._after.run(there)
 
+    def try_run(self, feeds: Values) -> dict[str, Any] | None:
+        """As `run`; None where a half does not run on what the codec makes."""
+        try:
+            return self.run(feeds)
+        except RunError:
+            return None
+
 
 def codec_error(
     item: Coded, pairs: Iterable[tuple[Values, Values]], random: Collection[str] = ()
 ) -> float:
-    """Largest relative error in the outputs; infinite where one changes shape or is no number.
+    """Largest relative error in the outputs.
+
+    Infinite where it cannot be told: an output changes its shape, is no number, or is not made at
+    all, as indices or shapes follow from what was encoded.
 
     Args:
         pairs: inputs with what the model makes of them, optimizations off.
@@ -74,20 +84,22 @@ def codec_error(
     row = CodedRow(item)
     worst = 0.0
     for feeds, wanted in pairs:
-        found = row.run(feeds)
+        found = row.try_run(feeds)
+        if found is None:
+            return float("inf")
         errors = (relative_error(wanted[n], found[n]) for n in wanted if n not in random)
         worst = max([worst, *errors])
     return worst
 
 
-def first_unlike(
-    left: Coded, right: Coded, feeds: Iterable[Values], outputs: Collection[str]
-) -> str:
-    """The first of these outputs in which two ways to run one cut differ by a bit, or ""."""
+def are_alike(left: Coded, right: Coded, feeds: Iterable[Values], outputs: Collection[str]) -> bool:
+    """Whether two ways to run one cut give the same bits in these outputs."""
     rows = CodedRow(left), CodedRow(right)
     for arrays in feeds:
-        first, second = (row.run(arrays) for row in rows)
-        for name in outputs:
-            if relative_error(first[name], second[name]) > 0:
-                return name
-    return ""
+        first, second = (row.try_run(arrays) for row in rows)
+        if first is None or second is None:
+            if first is not second:
+                return False
+        elif any(relative_error(first[name], second[name]) > 0 for name in outputs):
+            return False
+    return True

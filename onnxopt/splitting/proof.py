@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -97,6 +97,16 @@ class Judge:
     def feeds(self) -> tuple[str, ...]:
         return self._verifier.descriptions
 
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """Outputs that are the same from run to run."""
+        return tuple(n for n in self._outputs if n not in self._verifier.traits.random)
+
+    def some_feeds(self) -> Iterator[dict[str, Any]]:
+        """A few of the inputs: of a user's samples, if there are any."""
+        for index in self._some(samples=True):
+            yield self._verifier.feeds[index].arrays
+
     def judge(
         self,
         segments: Sequence[onnx.ModelProto],
@@ -128,15 +138,15 @@ class Judge:
         for number in [number for number, error in errors.items() if not isfinite(error)]:
             del errors[number]
             notes.append(
-                f"the codec of cut {number} changes the shape of an output or makes it no number, "
-                "so its error cannot be told"
+                f"the codec of cut {number} changes the shape of an output, makes it no number or "
+                "keeps it from being made, so its error cannot be told"
             )
         if errors:
             on = "drawn inputs" if self._data is None else "samples"
             listed = "; ".join(self.feeds[index] for index in self._some(samples=True))
             notes.append(f"errors of codecs were measured on {on}: {listed}")
             if self._data is None:
-                notes.append("on your own samples they are others: --calibration measures them")
+                notes.append("on your own samples errors of codecs are others: give some")
         return Proof(exact, optimized, within, errors, notes=tuple(notes))
 
     def _some(self, *, samples: bool = False) -> list[int]:
@@ -187,10 +197,9 @@ class Judge:
         self, wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
     ) -> float:
         """Largest relative error in what is not random."""
-        random = self._verifier.traits.random
-        names = [name for name in self._outputs if name not in random]
         pairs = zip(wanted, found, strict=True)
-        return max((relative_error(a[n], b[n]) for a, b in pairs for n in names), default=0.0)
+        errors = (relative_error(a[n], b[n]) for a, b in pairs for n in self.comparable)
+        return max(errors, default=0.0)
 
     def _codec_error(self, item: Coded) -> float:
         """Largest relative error in the outputs, on samples or drawn inputs."""

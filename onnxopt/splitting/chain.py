@@ -58,6 +58,9 @@ class Chain:
         self._sessions: dict[str, Session] = {}
         self._loading = threading.Lock()
         self._kept = _kept(manifest)
+        self._hashes: dict[str, Mapping[str, str]] = {
+            file: {file: digest} for cut in manifest.cuts for file, digest in cut.files.items()
+        }
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -81,7 +84,7 @@ class Chain:
             BadModelError, UnverifiableError: ONNX Runtime does not load it.
         """
         parts = [self.manifest.segments[number] for number in segments]
-        files = [(s.file, dict(s.files)) for s in parts] + [(c, {}) for c in codecs if c]
+        files = [(s.file, s.files) for s in parts] + [(c, self._hashes[c]) for c in codecs if c]
         for number, (file, hashes) in enumerate(files):
             if progress is not None:
                 progress(f"loading {file}", number / len(files))
@@ -132,7 +135,7 @@ class Chain:
         """The values, and what a codec makes of some of them."""
         if codec is None:
             return dict(values)
-        session = self._session(codec, {})
+        session = self._session(codec, self._hashes[codec])
         return {**values, **session.run({port.name: values[port.name] for port in session.inputs})}
 
     def _session(self, file: str, hashes: Mapping[str, str]) -> Session:

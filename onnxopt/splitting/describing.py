@@ -37,10 +37,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """Names of files with their SHA-256, of each segment; encoder and decoder of each cut."""
+    """Names of files with their SHA-256, of each segment; encoder, decoder of each cut likewise."""
 
     segments: tuple[tuple[str, dict[str, str]], ...]
-    codecs: tuple[tuple[str | None, str | None], ...]
+    codecs: tuple[tuple[str | None, str | None, dict[str, str]], ...]
 
 
 def read_source(path: Path, proto: onnx.ModelProto) -> Source:
@@ -116,7 +116,10 @@ def _segment(subject: Subject, piece: Piece, file: str, files: dict[str, str]) -
 
 
 def _cut(
-    number: int, border: Border, files: tuple[str | None, str | None], error: float | None
+    number: int,
+    border: Border,
+    files: tuple[str | None, str | None, dict[str, str]],
+    error: float | None,
 ) -> Cut:
     return Cut(
         f"cut{number:02d}",

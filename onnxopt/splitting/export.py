@@ -120,13 +120,13 @@ def _write_models(
             piece.proto, folder / name, external_data=external_data, was_external=was_external
         )
         segments.append((name, {file.name: file_digest(file) for file in sorted(written)}))
-    codecs: list[tuple[str | None, str | None]] = []
+    codecs: list[tuple[str | None, str | None, dict[str, str]]] = []
     for number, border in enumerate(parts.borders):
         if border.models is None:
-            codecs.append((None, None))
+            codecs.append((None, None, {}))
             continue
         pair = (f"cut{number:02d}.encoder.onnx", f"cut{number:02d}.decoder.onnx")
         for name, model in zip(pair, border.models, strict=True):
             write_atomically(folder / name, [model.SerializeToString(deterministic=True)])
-        codecs.append(pair)
+        codecs.append((*pair, {name: file_digest(folder / name) for name in pair}))
     return Files(tuple(segments), tuple(codecs))

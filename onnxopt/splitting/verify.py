@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import onnx
@@ -132,14 +133,14 @@ def keeps_data_outside(folder: Path) -> bool:
 
 def _changed(folder: Path, manifest: Manifest) -> list[str]:
     found = []
-    for segment in manifest.segments:
-        for name, digest in segment.files.items():
-            try:
-                same = file_digest(folder / name) == digest
-            except OSError:
-                same = False
-            if not same:
-                found.append(name)
+    parts = [part.files for part in manifest.segments] + [cut.files for cut in manifest.cuts]
+    for name, digest in chain.from_iterable(files.items() for files in parts):
+        try:
+            same = file_digest(folder / name) == digest
+        except OSError:
+            same = False
+        if not same:
+            found.append(name)
     return found
 
 

@@ -98,6 +98,9 @@ class Noted:
     def observe(self, **what: float) -> None:
         self.heard.append(what)
 
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        self.heard.append((size_bytes, wire_s))
+
     def failed(self) -> None:
         self.heard.append("failed")
 

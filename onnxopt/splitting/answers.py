@@ -27,6 +27,9 @@ class Chooser(Protocol):
     ) -> None:
         """A request was answered."""
 
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        """Something else went over the link, beside the requests."""
+
     def failed(self) -> None:
         """The edge did not answer."""
 

@@ -13,8 +13,6 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load
 from onnxopt.profiling.files import as_json, write_json
 from onnxopt.pruning.asked import Job
-from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.points import Figures, Point, Sweep, Worth
 from onnxopt.splitting.baselines import METHODS
 from onnxopt.splitting.candidates import Powers, candidates
 from onnxopt.splitting.choosing import Budgets, Task
@@ -26,11 +24,10 @@ from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.plan_file import Plan, plan_of, read_plan
 from onnxopt.splitting.planning import Wish, plan_split
 from onnxopt.splitting.profile_file import MeasuredCut
-from onnxopt.splitting.pruned_plan import Pruning, why_refused
+from onnxopt.splitting.pruned_worth import Kept, Pruning, why_refused
 from onnxopt.splitting.speeds import measured_cuts, speeds
 from onnxopt.splitting.spots import spots
 from onnxopt.splitting.switching import Adapter
-from onnxopt.timing import Timing
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits_resnet.onnx"
 ALL = tuple(METHODS)
@@ -282,22 +279,15 @@ def test_the_cuts_to_measure_are_legal_inner_and_in_order(subject: Subject) -> N
 def test_a_pruned_version_that_loses_more_than_it_may_is_refused(
     drop: float | None, agreement: float | None, why: str
 ) -> None:
-    timing = Timing(1.0, 1.0, 1.0, 1.0, 1.0, 9, 1, 1)
-    worth = Worth(0.93, 0.975, 0.1, timing)
-    figures = Figures(1, 1, 1, 1, 1)
-    sweep = Sweep(
-        source="",
-        mode="flops",
-        basis={},
-        metric="top1",
-        judged_on="",
-        before=figures,
-        accuracy=0.95,
-        options=PruneOptions(),
-        calibration=None,
-        versions={},
-    )
-    point = Point("0.5", "50%", 0.5, True, "met", cost=figures, worth=worth)
     pruning = Pruning((), Job(), drop, agreement)
-    assert why_refused(point, sweep, pruning) == why
-    assert why_refused(replace(point, worth=None, why="too little"), sweep, pruning) == "too little"
+    kept = Kept(0.93, 0.975)
+    assert why_refused(kept, 0.95, pruning) == why
+    assert why_refused(kept.and_less(Kept(0.95, 0.99)), 0.95, pruning) == why
+    worse = why_refused(kept.and_less(Kept(0.9, 0.9)), 0.95, pruning)
+    assert ("loses 5 of top1" if drop else "the same class for 90.0% only") in worse
+
+
+def test_outputs_that_are_no_classes_agree_with_nothing() -> None:
+    pruning = Pruning((), Job(), None, 0.9)
+    kept = Kept(None, 1.0).and_less(Kept(None, None))
+    assert "no classes" in why_refused(kept, None, pruning)

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from onnxopt.splitting.choosing import Budgets
     from onnxopt.splitting.context import Box, Context
     from onnxopt.splitting.manifest import Codec
-    from onnxopt.splitting.pruned_plan import Pruning
+    from onnxopt.splitting.pruned_worth import Pruning
 
 
 class ObjectiveChoice(str, Enum):
@@ -92,7 +92,7 @@ def pruning_asked(
     from onnxopt.files import check_target
     from onnxopt.pruning.sweep import parse_sweep
     from onnxopt.quantities import parse_percent
-    from onnxopt.splitting.pruned_plan import pruning_of
+    from onnxopt.splitting.pruned_worth import pruning_of
 
     if prune is None:
         given = (evaluate, max_drop, min_agreement, pruned_model)

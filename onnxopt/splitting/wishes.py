@@ -77,7 +77,7 @@ def planned(subject: Subject, plan: Plan, text: str, model: str) -> Wish:
             "the plan is for another model: its hash is not that of this file",
             "plan again with `onnxopt split plan`",
         )
-    chain = tuple(_device(subject.dag, cut) for cut in plan.cuts[1:-1])
+    chain = tuple(device_of(subject.dag, cut) for cut in plan.cuts[1:-1])
     bounds = [frozenset[int](), *chain, frozenset(range(len(subject.dag.operators)))]
     for number, (inner, outer) in enumerate(pairwise(bounds)):
         if not inner < outer:
@@ -89,7 +89,7 @@ def planned(subject: Subject, plan: Plan, text: str, model: str) -> Wish:
     return Wish(chain, tuple(cut.codec for cut in plan.cuts), plan.chosen, text)
 
 
-def _device(dag: Dag, cut: PlannedCut) -> frozenset[int]:
+def device_of(dag: Dag, cut: PlannedCut) -> frozenset[int]:
     """What the device computes: what is sent, and the outputs that it makes."""
     number = {tensor.name: tensor for tensor in dag.tensors}
     unknown = [name for name in (*cut.tensors, *cut.outputs) if name not in number]

@@ -13,6 +13,7 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load
 from onnxopt.profiling.files import as_json, write_json
 from onnxopt.pruning.asked import Job
+from onnxopt.splitting import wishes
 from onnxopt.splitting.baselines import METHODS
 from onnxopt.splitting.candidates import Powers, candidates
 from onnxopt.splitting.choosing import Budgets, Task
@@ -291,3 +292,35 @@ def test_outputs_that_are_no_classes_agree_with_nothing() -> None:
     pruning = Pruning((), Job(), None, 0.9)
     kept = Kept(None, 1.0).and_less(Kept(None, None))
     assert "no classes" in why_refused(kept, None, pruning)
+
+
+def test_what_the_edge_could_not_send_back_is_made_on_the_device_with_all_that_it_needs() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] x) => (float[1,4] y, seq(float[1,4]) all) {
+            a = Relu(x) b = Sin(a) all = SequenceConstruct(b) c = Cos(a) y = Exp(c)
+        }
+    """
+    part = read_subject(onnx.parser.parse_model(text))
+    cuts = enumerate_cuts(part.dag)
+    legal = [cuts.operators(cut) for cut in range(len(cuts)) if cuts.is_legal(cut)]
+    assert sorted(legal) == [(0, 1, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4)]
+    plan = _plan(part, _wish(1e9))
+    assert plan.cuts[0].broken and "cannot be sent back, 'all'" in plan.cuts[0].broken[0]
+    assert plan.cuts[0].operators == 0 and 0 not in plan.allowed and plan.chosen != 0
+    assert any("with all that it needs: 'all'" in note for note in plan.notes)
+    assert Adapter(plan.points, plan.context, allowed=plan.allowed)._local == len(plan.cuts) - 1
+
+
+def test_a_model_whose_only_output_cannot_be_sent_back_stays_on_the_device() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] x) => (seq(float[1,4]) all) { a = Relu(x) all = SequenceConstruct(a) }
+    """
+    part = read_subject(onnx.parser.parse_model(text))
+    plan = _plan(part, _wish(1e9))
+    assert plan.chosen == len(plan.cuts) - 1 and not plan.cuts[-1].point.is_remote
+    with pytest.raises(UsageError, match="an output that the edge makes, cannot be sent"):
+        wishes.spread(part, 2, "none")
+    remarks = wishes.named(part, ["a"], "none").remarks
+    assert any("`split run` will refuse this cut" in remark for remark in remarks)

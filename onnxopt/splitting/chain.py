@@ -24,6 +24,11 @@ def edge_outputs(manifest: Manifest, cut: int) -> tuple[Port, ...]:
     return tuple(port for port in manifest.outputs if port.name in made)
 
 
+def can_answer(manifest: Manifest, cut: int) -> bool:
+    """Whether the protocol has words for all that the edge would have to send back."""
+    return all(can_cross(port.dtype) for port in edge_outputs(manifest, cut))
+
+
 def check_answers(manifest: Manifest, cut: int) -> None:
     """Raise UsageError if the edge would have to send back what the protocol cannot say."""
     for port in edge_outputs(manifest, cut):

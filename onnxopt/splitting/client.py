@@ -71,7 +71,7 @@ class SplitClient:
         self._last = len(self.manifest.segments)
         self._cut = self._checked_cut(edge, cut)
         if edge is not None:
-            for used in (self._cut,) if chooser is None else range(self._last):
+            for used in (self._cut,) if chooser is None else chooser.allowed:
                 check_answers(self.manifest, used)
         self._chooser = chooser
         self._deadline_s, self._fallback = deadline_s, fallback

@@ -253,14 +253,23 @@ class _Writer:
         )
 
     def unsendable(self) -> PlannedCut:
-        """Nothing on the device, where the inputs cannot be sent."""
+        """Nothing on the device, where inputs cannot be sent, or outputs not be sent back."""
         dag = self.found.cuts.dag
-        stuck = [dag.tensors[t] for t in self.found.cuts.crossing[0] if dag.tensors[t].why_not]
+        inputs = [dag.tensors[t] for t in self.found.cuts.crossing[0] if dag.tensors[t].why_not]
+        ways = [(tensor, "an input", "cannot be sent") for tensor in inputs]
+        ways += [(tensor, "an output", "cannot be sent back") for tensor in dag.stuck]
+        tensor, kind, what = ways[0]
         last = self.cut(self.found.all_device)
-        why = f"input '{stuck[0].name}' cannot be sent: {stuck[0].why_not}"
+        why = f"{kind} that {what}, '{tensor.name}': {tensor.why_not}"
         names = names_of(self.found.cuts, 0)
         return replace(
-            last, tensors=names[0], outputs=names[1], operators=0, measured=False, broken=(why,)
+            last,
+            tensors=names[0],
+            outputs=names[1],
+            operators=0,
+            point=replace(last.point, is_remote=True),
+            measured=False,
+            broken=(why,),
         )
 
 

@@ -56,6 +56,11 @@ def named(subject: Subject, names: Sequence[str], codec: Codec) -> Wish:
     if found.added:
         listed = ", ".join(f"'{name}'" for name in found.added)
         remarks.append(f"added to the boundary, for the edge needs it too: {listed}")
+    remarks += [
+        f"`split serve` and `split run` will refuse this cut: the edge makes the output "
+        f"'{tensor.name}', {tensor.why_not.removeprefix('it is ')}, and cannot send it back"
+        for tensor in subject.dag.unsent(found.device)
+    ]
     if not found.device:
         remarks.append("nothing runs on the device: it sends the inputs of the model")
         return Wish((), (codec, "none"), 0, remarks=tuple(remarks))
@@ -123,7 +128,7 @@ def spread(subject: Subject, count: int, codec: Codec) -> Wish:
     if not chain:
         raise UsageError(
             "the model has no place to cut at: it is one operator, or what lies "
-            "between its operators cannot be sent"
+            "between its operators, or an output that the edge makes, cannot be sent"
         )
     devices = tuple(frozenset(cuts.operators(cut)) for cut in chain)
     chosen = 1 + min(range(len(chain)), key=lambda place: (sent[chain[place]], place))

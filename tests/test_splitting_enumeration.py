@@ -5,6 +5,7 @@ from splitting_dags import all_down_sets, from_reads, parallel_chains, peak_of, 
 
 from onnxopt.splitting.enumeration import Cuts, enumerate_cuts, separators
 from onnxopt.splitting.growing import bits
+from onnxopt.splitting.sides import side_of
 
 SEEDS = range(200)
 
@@ -33,6 +34,7 @@ def test_what_a_cut_sends_holds_and_needs_is_as_defined() -> None:
             weights = {weight for v in chosen for weight in dag.operators[v].weights}
             assert cuts.weight_bytes[cut] == sum(dag.weight_bytes[w] for w in weights)
             assert cuts.peak_bytes[cut] == peak_of(dag, sorted(chosen)), seed
+            assert cuts.peak_bytes[cut] == side_of(dag, chosen).peak_bytes, seed
             assert macs[cut] == sum(dag.operators[v].macs for v in chosen)
             assert sent[cut] == sum(dag.tensors[t].size_bytes for t in dag.crossing(chosen))
             made = {t for v in chosen for t in dag.operators[v].makes}

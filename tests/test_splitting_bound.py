@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import split_cases as cases
+from PIL import Image
 from split_machines import both_machines
 
 from onnxopt.errors import CheckError, UsageError
@@ -160,3 +161,18 @@ def test_what_overflows_or_changes_a_shape_has_an_endless_error(tmp_path: Path) 
     np.savez(tmp_path / "folder" / "one.npz", x=np.full(4, 20.0, np.float32))
     errors = CodecErrors(subject, tmp_path / "folder")
     assert errors.of(frozenset({0}), "fp16") == float("inf")
+
+
+@pytest.mark.parametrize("batch", [2, "N"])
+def test_images_are_samples_too(tmp_path: Path, batch: int | str) -> None:
+    proto = cases.model(f"""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[{batch},3,4,4] x) => (float[{batch},3,4,4] y) {{ a = Sin(x) y = Cos(a) }}
+    """)
+    draw = np.random.default_rng(0)
+    for number in range(5):
+        pixels = draw.integers(0, 256, (4, 4, 3), dtype=np.uint8)
+        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
+    errors = CodecErrors(read_subject(proto), tmp_path)
+    assert len(errors._pairs) == (2 if batch == 2 else 5)
+    assert 0 < errors.of(frozenset({0}), "uint8") < 0.01

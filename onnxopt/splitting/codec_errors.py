@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
-from onnxopt.errors import UsageError
+from onnxopt.calibration import load_calibration
 from onnxopt.runtime import Session
+from onnxopt.signature import batch_of
 from onnxopt.splitting.coded import Coded, codec_error, coded_cuts
 from onnxopt.splitting.halves import take_apart
 from onnxopt.splitting.manifest import Codec
@@ -41,7 +44,7 @@ class CodecErrors:
     of the codec.
 
     Args:
-        samples: as `--verify-data` reads them; of a file the first 16.
+        samples: as `--verify-data` reads them, or a folder of images as pruning does; 16 at most.
         progress: is told of each measurement.
 
     Raises:
@@ -52,9 +55,7 @@ class CodecErrors:
     def __init__(self, subject: Subject, samples: Path, progress: Progress | None = None) -> None:
         self._subject, self._progress = subject, progress
         session = Session(subject.proto)
-        batches = list(load_user_data(samples).batches(session))[:MOST_BATCHES]
-        if not batches:
-            raise UsageError(f"'{samples}' holds no samples")
+        batches = islice(_batches(session, samples), MOST_BATCHES)
         self._pairs = [(feeds, session.run(feeds)) for feeds in batches]
         self._random = traits_of(subject.proto).random
         self.known: dict[tuple[frozenset[int], Codec], float] = {}
@@ -75,3 +76,14 @@ class CodecErrors:
     def _measured(self, device: frozenset[int], codec: Codec) -> float:
         item = coded_cut(self._subject, device, codec)
         return 0.0 if item is None else codec_error(item, self._pairs, self._random)
+
+
+def _batches(session: Session, samples: Path) -> Iterator[dict[str, Any]]:
+    """Inputs in the batch size of the model; one by one where that is open."""
+    arrays = {".npy", ".npz"}
+    if samples.is_dir() and not any(file.suffix in arrays for file in samples.iterdir()):
+        size = batch_of(session.inputs) or 1
+        drawn = load_calibration(samples, session.inputs, samples=MOST_BATCHES * size, minimum=size)
+        yield from drawn.take(range(drawn.count // size * size)).batches(size)
+    else:
+        yield from load_user_data(samples).batches(session)

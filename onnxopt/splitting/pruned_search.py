@@ -201,5 +201,5 @@ def _variant(name: str, kept: Kept | Point, plan: Plan | None, why: str) -> Vari
         kept.accuracy,
         kept.same_class,
         None if plan is None else plan.cuts[plan.chosen].latency_s,
-        None if plan is None else plan.cuts[-1].latency_s,
+        None if plan is None or plan.cuts[-1].broken else plan.cuts[-1].latency_s,
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,17 +11,18 @@ from onnxopt.errors import CheckError, UsageError
 from onnxopt.splitting.baselines import METHODS, Setting
 from onnxopt.splitting.bound import Bound, ErrorOf
 from onnxopt.splitting.candidates import Candidates, Ints, candidates
-from onnxopt.splitting.choosing import Task, broken, kept, objective, pareto, ranked
+from onnxopt.splitting.choosing import Task, kept, objective, pareto, ranked
 from onnxopt.splitting.codings import Machines, codings_of
 from onnxopt.splitting.context import Box
 from onnxopt.splitting.dag import Dag
-from onnxopt.splitting.enumeration import enumerate_cuts, names_of
+from onnxopt.splitting.enumeration import enumerate_cuts
 from onnxopt.splitting.envelope import best_chain, survivors
 from onnxopt.splitting.exploring import Sums, explore
 from onnxopt.splitting.manifest import Codec
 from onnxopt.splitting.operators import Subject
-from onnxopt.splitting.plan_file import SCHEMA, Compared, Plan, PlannedCut
+from onnxopt.splitting.plan_file import SCHEMA, Compared, Plan
 from onnxopt.splitting.plan_notes import notes_on
+from onnxopt.splitting.planned_cuts import Writer
 
 NEXT_BEST = 5
 
@@ -88,7 +89,7 @@ def plan_split(
     while (within := bound.kept(found, draft.numbers)) is not None:
         found = found.only(within)
         draft = _redraft(found, wish, bound)
-    writer = _Writer(found, task, measured, bound)
+    writer = Writer(found, task, measured, bound)
     numbers = list(draft.chain)
     planned = [writer.cut(number) for number in numbers]
     if found.cut[numbers[0]] != 0:
@@ -222,58 +223,7 @@ def _different(found: Candidates, best: Ints) -> list[int]:
     return list(first.values())
 
 
-@dataclass(frozen=True)
-class _Writer:
-    """Puts candidates into words."""
-
-    found: Candidates
-    task: Task
-    measured: frozenset[int]
-    bound: Bound
-
-    def cut(self, number: int) -> PlannedCut:
-        found, task = self.found, self.task
-        cut = int(found.cut[number])
-        energy = None
-        if task.powers is not None:
-            energy = float(found.energy_j(task.context, task.powers)[number])
-        return PlannedCut(
-            *names_of(found.cuts, cut),
-            found.codec(number),
-            len(found.cuts.operators(cut)),
-            found.point(number),
-            int(found.weight_bytes[number]),
-            int(found.peak_bytes[number]),
-            float(found.latency_s(task.context)[number]),
-            energy,
-            float(found.interval_s(task.context)[number]),
-            cut in self.measured,
-            broken(found, task, number),
-            self.bound.error(found, number),
-        )
-
-    def unsendable(self) -> PlannedCut:
-        """Nothing on the device, where inputs cannot be sent, or outputs not be sent back."""
-        dag = self.found.cuts.dag
-        inputs = [dag.tensors[t] for t in self.found.cuts.crossing[0] if dag.tensors[t].why_not]
-        ways = [(tensor, "an input", "cannot be sent") for tensor in inputs]
-        ways += [(tensor, "an output", "cannot be sent back") for tensor in dag.stuck]
-        tensor, kind, what = ways[0]
-        last = self.cut(self.found.all_device)
-        why = f"{kind} that {what}, '{tensor.name}': {tensor.why_not}"
-        names = names_of(self.found.cuts, 0)
-        return replace(
-            last,
-            tensors=names[0],
-            outputs=names[1],
-            operators=0,
-            point=replace(last.point, is_remote=True),
-            measured=False,
-            broken=(why,),
-        )
-
-
-def _compared(name: str, setting: Setting, writer: _Writer, draft: _Draft) -> Compared:
+def _compared(name: str, setting: Setting, writer: Writer, draft: _Draft) -> Compared:
     method = METHODS[name]
     number = method.choose(setting)
     if number is None:

@@ -77,7 +77,8 @@ demo-split: $(INSTALLED)
 	$(BIN)/onnxopt split profile $(SPLIT) --set-shape image=64,1,8,8 --seconds 3 \
 	    -o out/split/profile.json
 	$(BIN)/onnxopt split plan $(SPLIT) --device out/split/profile.json --device-slowdown 10 \
-	    --bandwidth 100Mbit --rtt 5ms --adaptive 3 --bandwidths 0.1Mbit..1Gbit -o out/split/plan.json
+	    --bandwidth 100Mbit --rtt 5ms --adaptive 3 --bandwidths 0.1Mbit..1Gbit \
+	    --calibration models/digits_resnet_calibration.npz -o out/split/plan.json
 	$(BIN)/onnxopt split export $(SPLIT) --plan out/split/plan.json --set-shape image=64,1,8,8 \
 	    --calibration models/digits_resnet_calibration.npz -o out/split/parts
 	$(BIN)/onnxopt split verify out/split/parts --verify-data models/digits_resnet_calibration.npz

@@ -49,6 +49,7 @@ from onnxopt.splitting.manifest import Codec
 from onnxopt.splitting.measuring import measure_split
 from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.planning import Wish, plan_split
+from onnxopt.splitting.probing import EVERY, SIZE_BYTES
 from onnxopt.splitting.profile_file import SplitProfile
 from onnxopt.splitting.speeds import speeds
 from onnxopt.splitting.spots import spots
@@ -208,11 +209,11 @@ def adapted(
     """Seconds of all requests of a client that knows what requests tell; and its changes.
 
     Args:
-        probes: each tenth request that is computed on the device alone sends 16 kB beside.
+        probes: as `probing.Prober` sends them, beside requests computed on the device alone.
     """
     clock, draw = [0.0], random.Random(0)
     adapter = Adapter(points, trace[0], box=BOX, clock=lambda: clock[0])
-    total = 0.0
+    total, alone = 0.0, 0
     for context in trace:
         cut = adapter.choose()
         point = points[cut]
@@ -229,8 +230,12 @@ def adapted(
             edge_s=edge,
             cut=cut,
         )
-        if probes and not point.is_remote and draw.random() < 0.1:
-            adapter.probed(16e3, (context.rtt_s + 16e3 * context.seconds_per_byte) * off[2])
+        if not point.is_remote:
+            alone += 1
+        if probes and alone == EVERY:
+            alone = 0
+            took = context.rtt_s + SIZE_BYTES * context.seconds_per_byte
+            adapter.probed(SIZE_BYTES, took * off[2])
         clock[0] += device + wire + edge
         total += latency_s(point, context)
     return total, adapter.switches

@@ -2,6 +2,8 @@
 
     python benchmarks/pruning.py ../shared/models/cifar10/resnet56.onnx --flops 0.5 0.4 0.3 \\
         [--rows NAME ...] [--seeds 0 1 2] [--samples 256] [--flip] [--output FILE.md]
+    python benchmarks/pruning.py ../shared/models/cifar10/resnet56.onnx --latency 0.7 0.5 0.43 \\
+        [--profile profile.json] [--seeds 0 1 2]
     python benchmarks/pruning.py ../shared/models/cifar10/resnet56.onnx --measure
 
 Each model is pruned in a process of its own, so that its peak of memory is its own. Calibration
@@ -9,7 +11,8 @@ samples are drawn from ../data/cifar10_calibration.npz by the seed; accuracy is 
 ../data/cifar10_test.npz. Time is wall time, and as a multiple of the pure forward passes of the
 original over the same samples. onnxsim runs under ONNXOPT_PEERS_PYTHON where it is not installed
 here; it has no budget, so its sparsity is bisected to the multiply-accumulates. `--measure` prunes
-by the default row alone, at half the FLOPs: time and memory.
+by the default row alone, at half the FLOPs: time and memory. With `--latency` budgets are shares of
+the time of one run, measured beside the original; with `--profile` layers are not timed anew.
 """
 
 from __future__ import annotations
@@ -51,6 +54,14 @@ ROWS: dict[str, dict[str, Any]] = {
     "onnxsim l2, global": {"peer": "global"},
     "onnxsim wanda": {"peer": "wanda"},
 }
+LATENCY_ROWS: dict[str, dict[str, Any]] = {
+    "blocks and channels together (default)": {},
+    "channels alone": {"blocks": "keep"},
+    "--strategy slr": {"strategy": "slr"},
+    "--strategy uniform": {"strategy": "uniform"},
+}
+"""What a budget of time is compared by."""
+
 UNSEEDED = ("onnxsim l2", "onnxsim l2, global")
 """Rows that look at no samples and draw nothing: one seed is all."""
 
@@ -73,7 +84,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("model", type=Path)
     parser.add_argument("--flops", type=float, nargs="+", default=[0.5], help="what remains")
-    parser.add_argument("--rows", nargs="+", default=list(ROWS), help="rows that hold one of these")
+    parser.add_argument("--latency", type=float, nargs="+", help="what remains of the time")
+    parser.add_argument("--profile", type=Path, help="of the layers' times, for --latency")
+    parser.add_argument("--rows", nargs="+", default=[""], help="rows that hold one of these")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0])
     parser.add_argument("--samples", type=int, default=256)
     parser.add_argument("--flip", action="store_true", help="give mirror images too")
@@ -83,8 +96,7 @@ def main() -> int:
     options = parser.parse_args()
     if options.one:
         row, share, seed = options.one
-        given = row, float(share), int(seed), options.samples, options.flip
-        print(json.dumps(_one(options.model, *given)))
+        print(json.dumps(_one(options, row, float(share), int(seed))))
         return 0
     if options.measure:
         options.rows, options.flops = ["(default)"], [0.5]
@@ -106,16 +118,17 @@ def _table(options: argparse.Namespace) -> Any:
         f"{options.samples} calibration samples{mirrored}, seeds {seeds}; "
         "accuracy and agreement are means over the seeds, with the range.",
         "",
-        "| way | FLOPs asked | left | accuracy % | agreement % | time s | x forward | peak MB |",
-        "|---|---|---|---|---|---|---|---|",
+        f"| way | {'time' if options.latency else 'FLOPs'} asked | FLOPs left | time left "
+        "| accuracy % | agreement % | pruned in s | x forward | peak MB |",
+        "|---|---|---|---|---|---|---|---|---|",
     )
     for line in head:
         print(line, flush=True)
         yield line
-    for row in ROWS:
+    for row in LATENCY_ROWS if options.latency else ROWS:
         if not any(part in row for part in options.rows):
             continue
-        for share in options.flops:
+        for share in options.latency or options.flops:
             line = _line(options, row, share)
             print(line, flush=True)
             yield line
@@ -125,15 +138,24 @@ def _line(options: argparse.Namespace, row: str, share: float) -> str:
     seeds = options.seeds[:1] if row in UNSEEDED else options.seeds
     found = [_in_own_process(options, row, share, seed) for seed in seeds]
     if failed := [f["error"] for f in found if "error" in f]:
-        return f"| {row} | {share:g} | {failed[0]} | | | | | |"
+        return f"| {row} | {share:g} | {failed[0]} | | | | | | |"
     mean = {key: statistics.fmean(f[key] for f in found) for key in found[0]}
     accuracies = [f["accuracy"] for f in found]
     spread = f" ({min(accuracies):.2f} - {max(accuracies):.2f})" if len(found) > 1 else ""
     peak = max(f["peak_mb"] for f in found)
     return (
-        f"| {row} | {share:g} | {mean['left']:.4f} | {mean['accuracy']:.2f}{spread} "
+        f"| {row} | {share:g} | {mean['left']:.4f} | {_range([f['time'] for f in found])} "
+        f"| {mean['accuracy']:.2f}{spread} "
         f"| {mean['agreement']:.2f} | {mean['time_s']:.0f} | {mean['forward']:.0f} | {peak:.0f} |"
     )
+
+
+def _range(shares: list[float]) -> str:
+    """Of the original's time; empty where that was not measured."""
+    if not all(shares):
+        return ""
+    mean = f"{statistics.fmean(shares):.3f}"
+    return mean if len(shares) == 1 else f"{mean} ({min(shares):.3f} - {max(shares):.3f})"
 
 
 def _in_own_process(
@@ -141,6 +163,8 @@ def _in_own_process(
 ) -> dict[str, Any]:
     command = [sys.executable, __file__, str(options.model), "--samples", str(options.samples)]
     command += ["--flip"] if options.flip else []
+    command += ["--latency", str(share)] if options.latency else []
+    command += ["--profile", str(options.profile)] if options.profile else []
     ran = subprocess.run(
         [*command, "--one", row, str(share), str(seed)],
         capture_output=True,
@@ -152,22 +176,21 @@ def _in_own_process(
     return dict(json.loads(ran.stdout.splitlines()[-1]))
 
 
-def _one(
-    file: Path, row: str, share: float, seed: int, samples: int, flip: bool
-) -> dict[str, float]:
+def _one(asked: argparse.Namespace, row: str, share: float, seed: int) -> dict[str, float]:
     """Prune once and judge the result."""
     from onnxopt.cost import cost_of
 
+    file = asked.model
     source = onnx.load(file)
-    given = _calibration(file, samples, seed)
+    given = _calibration(file, asked.samples, seed)
     forward_s = _forward(file, given)
     start = time.perf_counter()
-    kind = ROWS[row].get("peer")
-    made = (
-        _by_onnxsim(file, given, kind, share)
-        if kind
-        else _by_onnxopt(source, given, ROWS[row], share, seed, flip)
-    )
+    way = (LATENCY_ROWS if asked.latency else ROWS)[row]
+    kind, left = way.get("peer"), 0.0
+    if kind:
+        made = _by_onnxsim(file, given, kind, share)
+    else:
+        made, left = _by_onnxopt(source, given, way, share, seed, asked)
     time_s = time.perf_counter() - start
     children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
     peak = children if kind else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -179,6 +202,7 @@ def _one(
         classes = _outputs(target, test["x"]).argmax(1)
     return {
         "left": cost_of(made).macs / cost_of(source).macs,
+        "time": left,
         "accuracy": 100 * float(np.mean(classes == test["y"])),
         "agreement": 100 * float(np.mean(classes == base)),
         "time_s": time_s,
@@ -193,19 +217,27 @@ def _by_onnxopt(
     options: dict[str, Any],
     share: float,
     seed: int,
-    flip: bool,
-) -> onnx.ModelProto:
+    asked: argparse.Namespace,
+) -> tuple[onnx.ModelProto, float]:
+    """The pruned model, and its share of the time if that was the budget."""
     from onnxopt.calibration import Calibration, flipped
+    from onnxopt.profiling.document import read_profile
     from onnxopt.pruning.prune import Budget, PruneOptions, prune
     from onnxopt.signature import model_inputs
 
     ports = model_inputs(source)
     calibration = Calibration.from_arrays({ports[0].name: given}, ports)
-    if flip:
+    if asked.flip:
         calibration = flipped(calibration)
-    return prune(
-        source, Budget("flops", share), calibration, PruneOptions(**options, seed=seed)
-    ).model
+    profile = None if asked.profile is None else read_profile(asked.profile)
+    pruned = prune(
+        source,
+        Budget("latency" if asked.latency else "flops", share),
+        calibration,
+        PruneOptions(**options, seed=seed),
+        profile=profile,
+    )
+    return pruned.model, 0.0 if pruned.latency is None else pruned.latency.reached
 
 
 def _by_onnxsim(file: Path, given: Any, kind: str, share: float) -> onnx.ModelProto:

@@ -51,12 +51,16 @@ class Random:
 
     def __init__(self, cuts: int) -> None:
         self._draw, self._cuts, self._last = random.Random(0), cuts, 0
+        self.allowed = range(cuts)
 
     def choose(self) -> int:
         self._last = self._draw.choice([c for c in range(self._cuts) if c != self._last])
         return self._last
 
     def observe(self, **what: float) -> None:
+        pass
+
+    def probed(self, size_bytes: float, wire_s: float) -> None:
         pass
 
     def failed(self) -> None:

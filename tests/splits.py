@@ -140,7 +140,7 @@ def _port(info: onnx.ValueInfoProto) -> Port:
 def _cut(folder: Path, number: int, tensors: list[Port], codec: Codec) -> Cut:
     name = f"cut{number:02d}"
     if codec == "none":
-        return Cut(name, tuple(tensors), codec, tuple(tensors), None, None, None)
+        return Cut(name, tuple(tensors), codec, tuple(tensors), None, None, {}, None)
     assert codec == "fp16"
     wire, nodes, back = [], [], []
     for port in tensors:
@@ -158,7 +158,8 @@ def _cut(folder: Path, number: int, tensors: list[Port], codec: Codec) -> Cut:
         opset = [onnx.helper.make_opsetid("", 17)]
         proto = onnx.helper.make_model(graph, opset_imports=opset, ir_version=8)
         (folder / file).write_bytes(proto.SerializeToString(deterministic=True))
-    return Cut(name, tuple(tensors), codec, tuple(wire), files[0], files[1], None)
+    hashes = {file: file_digest(folder / file) for file in files}
+    return Cut(name, tuple(tensors), codec, tuple(wire), files[0], files[1], hashes, None)
 
 
 def _infos(ports: Sequence[Port]) -> list[onnx.ValueInfoProto]:

@@ -168,3 +168,20 @@ def test_join_and_verify_refuse_what_is_no_split(
     assert run(["split", "verify", str(tmp_path)]) == 2
     assert run(["split", "join", str(tmp_path), "-o", str(tmp_path / "m.onnx")]) == 2
     assert "no folder of a split model" in capsys.readouterr().err
+
+
+def test_outputs_that_cannot_be_sent_back_are_told_where_cuts_are_listed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "m.onnx"
+    proto = cases.model("""
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] x) => (seq(float[1,4]) all) { a = Relu(x) all = SequenceConstruct(a) }
+    """)
+    path.write_bytes(proto.SerializeToString())
+    assert run(["split", "cuts", str(path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "0 cuts with operators on both sides" in text
+    assert "could not send back, so all at the edge is not possible: 'all': it is a seq" in text
+    assert run(["split", "cuts", str(path), "--json"]) == 0
+    assert len(printed(capsys)["unsendable_outputs"]) == 1

@@ -100,6 +100,30 @@ def test_the_error_of_a_codec_is_measured_on_calibration_data(
     assert plan["cuts"][plan["chosen"]]["codec"] == "uint8" and errors[plan["chosen"]] > 0
 
 
+def test_without_samples_no_codec_is_chosen_that_may_change_much(
+    profile: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["split", "plan", DIGITS, "--device", profile, "--bandwidth", "1Mbit", *SLOW]
+    assert run([*command, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    codecs = {cut["codec"] for cut in (*plan["cuts"], *plan["best"])}
+    assert codecs <= {"none", "fp16"}
+    assert "without --calibration nothing is known" in " ".join(plan["notes"])
+
+
+@pytest.mark.parametrize("most", [None, "0.02%", "0%"])
+def test_auto_keeps_the_bound_on_the_error_of_codecs(
+    profile: str, most: str | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    samples = str(MODELS / "digits_resnet_calibration.npz")
+    command = ["split", "plan", DIGITS, "--device", profile, "--bandwidth", "1Mbit", *SLOW]
+    command += ["--calibration", samples, "--json"]
+    assert run([*command, *(("--max-error", most) if most else ())]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    bound = 0.01 if most is None else float(most[:-1]) / 100
+    assert all(cut["error"] <= bound for cut in (*plan["cuts"], *plan["best"]))
+
+
 def test_a_pruned_version_is_chosen_where_it_is_better_and_loses_no_more_than_it_may(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -137,6 +161,7 @@ def test_a_pruned_version_is_chosen_where_it_is_better_and_loses_no_more_than_it
         (("--edge-speedup", "0"), 2, "above 0"),
         (("--raw-input", "y=1"), 2, "no input 'y'"),
         (("--edge-loads", "1..4"), 2, "--adaptive 3"),
+        (("--max-error", "1%"), 2, "add --calibration"),
         (("--max-drop", "1"), 2, "--prune"),
         (("--prune", "0.5"), 2, "--pruned-model"),
         (("--prune", "0.5", "--pruned-model", "p.onnx"), 2, "how much may be lost"),

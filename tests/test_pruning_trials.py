@@ -131,3 +131,19 @@ def test_the_factor_is_that_of_the_turned_trials(monkeypatch: pytest.MonkeyPatch
     assert [plain[i] for i in others] == [priced[i] for i in others]
     monkeypatch.setattr(trials, "TURNS", 0)
     assert factors(proto, rankings, batches, couples=found)[number] == pytest.approx(one, rel=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_group_that_loses_all_its_channels_in_a_trial_is_judged_like_any_other(
+    channels: int,
+) -> None:
+    """Three quarters of one channel are that channel: nothing is left to refit in turns."""
+    proto = weighted(
+        f"float[N,3,6,6] x, float[{channels},3,3,3] w1, float[{channels}] wb1,"
+        f" float[4,{channels},3,3] w2, float[4] wb2",
+        "a = Conv <pads = [1,1,1,1]> (x, w1, wb1) b = Relu(a)"
+        " y = Conv <pads = [1,1,1,1]> (b, w2, wb2)",
+    )
+    found, rankings, batches = setup(proto)
+    for factor in factors(proto, rankings, batches, couples=couples(found, rankings)):
+        assert factor is None or factor >= 0

@@ -95,7 +95,7 @@ def _tried(case: _Case, context: Context) -> list[_Tried]:
     made = []
     for chosen in all_down_sets(case.dag):
         crossing = case.dag.crossing(chosen)
-        if any(case.dag.tensors[t].why_not for t in crossing):
+        if any(case.dag.tensors[t].why_not for t in crossing) or case.dag.unsent({*chosen}):
             continue
         rest = [v for v in range(len(case.dag.operators)) if v not in chosen]
         weights = {w for v in chosen for w in case.dag.operators[v].weights}

@@ -90,6 +90,7 @@ class Noted:
 
     def __init__(self, *cuts: int) -> None:
         self.cuts = [*cuts]
+        self.allowed = tuple(dict.fromkeys(cuts))
         self.heard: list[object] = []
 
     def choose(self) -> int:
@@ -97,6 +98,9 @@ class Noted:
 
     def observe(self, **what: float) -> None:
         self.heard.append(what)
+
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        self.heard.append((size_bytes, wire_s))
 
     def failed(self) -> None:
         self.heard.append("failed")
@@ -307,7 +311,7 @@ def test_an_output_that_cannot_be_sent_back_is_refused_at_once(tmp_path: Path) -
     write_split(tmp_path, proto, CUTS_OF_TWO_BRANCHES)
     making: list[Callable[[], object]] = [
         lambda: SplitClient(tmp_path, "http://edge"),
-        lambda: SplitClient(tmp_path, "http://edge", chooser=Noted()),
+        lambda: SplitClient(tmp_path, "http://edge", chooser=Noted(4, 1)),
         lambda: Endpoint(tmp_path),
     ]
     for make in making:
@@ -315,6 +319,23 @@ def test_an_output_that_cannot_be_sent_back_is_refused_at_once(tmp_path: Path) -
             make()
     with SplitClient(tmp_path, None) as client:
         assert client.run(feeds_of_two_branches(0))["text"].dtype == object
+
+
+def test_cuts_whose_outputs_can_be_sent_back_are_served_and_chosen_of_all(tmp_path: Path) -> None:
+    proto = two_branches()
+    text = onnx.helper.make_tensor_value_info("text", onnx.TensorProto.STRING, None)
+    node = onnx.helper.make_node("Cast", ["early"], ["text"], to=onnx.TensorProto.STRING)
+    proto.graph.node.append(node)
+    proto.graph.output.append(text)
+    write_split(tmp_path, proto, CUTS_OF_TWO_BRANCHES)
+    assert [half.cut for half in Endpoint(tmp_path).halves.values()] == [2, 3]
+    with pytest.raises(UsageError, match="'text', which is no tensor of numbers"):
+        Endpoint(tmp_path, cuts=[0])
+    chooser = Noted(2, 4, 3)
+    with served(tmp_path) as url, SplitClient(tmp_path, url, chooser=chooser) as client:
+        for _ in range(3):
+            answer = client.request(feeds_of_two_branches(0))
+            assert answer.outputs["text"].dtype == object and not answer.timings.failure
 
 
 def test_a_segment_that_was_changed_is_not_run(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from splitting_dags import all_down_sets, from_reads, parallel_chains, peak_of, 
 
 from onnxopt.splitting.enumeration import Cuts, enumerate_cuts, separators
 from onnxopt.splitting.growing import bits
+from onnxopt.splitting.sides import side_of
 
 SEEDS = range(200)
 
@@ -33,6 +34,7 @@ def test_what_a_cut_sends_holds_and_needs_is_as_defined() -> None:
             weights = {weight for v in chosen for weight in dag.operators[v].weights}
             assert cuts.weight_bytes[cut] == sum(dag.weight_bytes[w] for w in weights)
             assert cuts.peak_bytes[cut] == peak_of(dag, sorted(chosen)), seed
+            assert cuts.peak_bytes[cut] == side_of(dag, chosen).peak_bytes, seed
             assert macs[cut] == sum(dag.operators[v].macs for v in chosen)
             assert sent[cut] == sum(dag.tensors[t].size_bytes for t in dag.crossing(chosen))
             made = {t for v in chosen for t in dag.operators[v].makes}
@@ -71,6 +73,11 @@ def test_distinct_cuts_are_legal_and_differ_in_what_they_send() -> None:
             dag.crossing(chosen)
             for chosen in all_down_sets(dag)
             if not any(dag.tensors[t].why_not for t in dag.crossing(chosen))
+            and not any(
+                tensor.is_output and tensor.why_not and tensor.producer not in chosen
+                for tensor in dag.tensors
+                if tensor.producer is not None
+            )
         }
         assert len(found) == len(set(found)) and set(found) == legal, seed
 

@@ -316,14 +316,39 @@ def test_verify_refuses_another_model_as_the_whole(tmp_path: Path) -> None:
         verify_folder(tmp_path / "out", model=other)
 
 
-def test_a_codec_that_does_more_harm_than_it_did_fails(tmp_path: Path) -> None:
-    cases.export_to(tmp_path / "out", cases.model(cases.RESIDUAL), ["b"], "fp16")
-    file = tmp_path / "out" / "split.json"
-    data = json.loads(file.read_text())
-    data["cuts"][1]["error"] = 1e-12
-    file.write_text(json.dumps(data))
-    found = verify_folder(tmp_path / "out")
-    assert not found.passed and "codec of cut01" in found.reason
+def test_the_error_of_a_codec_is_judged_on_samples_of_a_user_alone(tmp_path: Path) -> None:
+    samples, out = tmp_path / "samples.npz", tmp_path / "out"
+    rng = np.random.default_rng(0)
+    np.savez(samples, x=0.01 * rng.standard_normal((5, 4), dtype=np.float32))
+    cases.export_to(out, cases.model(cases.RESIDUAL), ["b"], "uint8", samples=samples)
+    assert verify_folder(out).passed
+    found = verify_folder(out, samples=samples)
+    assert found.passed and found.proof is not None and found.proof.errors
+    data = json.loads((out / "split.json").read_text())
+    data["cuts"][1]["error"] = found.proof.errors[1] / 3
+    (out / "split.json").write_text(json.dumps(data))
+    assert verify_folder(out).passed
+    found = verify_folder(out, samples=samples)
+    assert not found.passed and "codec of cut01" in found.reason and "your samples" in found.reason
+
+
+@pytest.mark.parametrize("number", [0, 1])
+def test_halves_that_encode_or_decode_otherwise_than_their_codec_fail(
+    tmp_path: Path, number: int
+) -> None:
+    out = tmp_path / "out"
+    cases.export_to(out, cases.model(cases.RESIDUAL), ["b"], "uint8")
+    file = out / ("device.onnx", "edge.onnx")[number]
+    half = onnx.load(file)
+    op = ("DynamicQuantizeLinear", "DequantizeLinear")[number]
+    first, second = [node for node in half.graph.node if node.op_type == op]
+    names = [*first.input]
+    first.input[:] = second.input
+    second.input[:] = names
+    onnx.save(half, file)
+    found = verify_folder(out)
+    assert found.proof is not None and found.proof.exact.passed
+    assert found.unlike == ("cut01",) and "is not what uint8 makes of it" in found.reason
 
 
 def test_samples_of_a_user_measure_the_codec(tmp_path: Path) -> None:

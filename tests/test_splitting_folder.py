@@ -7,10 +7,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 from splits import CUTS_OF_TWO_BRANCHES, two_branches, write_split
 
 from onnxopt.errors import UsageError
+from onnxopt.splitting.chain import Chain
 from onnxopt.splitting.folder import (
     MANIFEST,
     check_files,
@@ -18,6 +21,7 @@ from onnxopt.splitting.folder import (
     read_manifest,
     split_digest,
 )
+from onnxopt.splitting.verify import verify_folder
 
 Edit = Callable[[dict[str, Any]], object]
 
@@ -57,6 +61,8 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         (lambda d: d["cuts"][1].update(name="cut07"), "cut 1 is called 'cut07'"),
         (lambda d: d["cuts"][1].update(decoder=None), "half of a codec"),
         (lambda d: d["cuts"][1].update(encoder="../../e.onnx"), "no file of its folder"),
+        (lambda d: d["cuts"][1].update(files={}), "'cut01_encoder.onnx' is without its hash"),
+        (lambda d: d["cuts"][1]["files"].update({"../e.onnx": "0"}), "no file of its folder"),
         (lambda d: d["segments"][0].update(file="/etc/passwd"), "no file of its folder"),
         (lambda d: d["segments"][0].update(files={}), "without its hash"),
         (lambda d: d["segments"][1]["reads"].append("z"), "nothing makes 'z'"),
@@ -92,6 +98,22 @@ def test_files_are_what_they_were(folder: Path) -> None:
         check_files(folder, segment.files.items())
 
 
+@pytest.mark.parametrize("which", ["encoder", "decoder"])
+def test_a_codec_that_is_not_what_it_was_is_not_run(folder: Path, which: str) -> None:
+    manifest = read_manifest(folder)
+    file = getattr(manifest.cuts[1], which)
+    cast = onnx.load(folder / file)
+    cast.graph.doc_string = "does the same, and is another file"
+    (folder / file).write_bytes(cast.SerializeToString())
+    with pytest.raises(UsageError, match=f"{file}' is not what"):
+        Chain(folder, manifest).load((), [file])
+    assert verify_folder(folder).changed == (file,)
+    chain, cut = Chain(folder, manifest), manifest.cuts[1]
+    use, ports = (chain.encode, cut.tensors) if which == "encoder" else (chain.decode, cut.wire)
+    with pytest.raises(UsageError, match=f"{file}' is not what"):
+        use(1, {port.name: np.zeros(4, port.dtype) for port in ports})
+
+
 def test_both_sides_agree_on_what_matters_to_both(folder: Path) -> None:
     digest = split_digest(read_manifest(folder))
     assert split_digest(read_manifest(edited(folder, lambda d: d.update(chosen=2)))) == digest
@@ -99,6 +121,7 @@ def test_both_sides_agree_on_what_matters_to_both(folder: Path) -> None:
         lambda d: d.update(model="0" * 64),
         lambda d: d["segments"][1]["files"].update({d["segments"][1]["file"]: "0" * 64}),
         lambda d: d["cuts"][1].update(codec="uint8"),
+        lambda d: d["cuts"][1]["files"].update({d["cuts"][1]["decoder"]: "0" * 64}),
     ]
     for change in changes:
         before = (folder / MANIFEST).read_text()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import judge
 import onnx
 import onnx.helper
@@ -9,14 +11,20 @@ import pytest
 import split_cases as cases
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from split_machines import both_machines
 
 from onnxopt.cost import cost_of
 from onnxopt.runtime import Session
+from onnxopt.splitting.candidates import candidates
+from onnxopt.splitting.codings import codings_of
 from onnxopt.splitting.dag import Dag
+from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.enumeration import enumerate_cuts
+from onnxopt.splitting.export import export
 from onnxopt.splitting.listing import list_cuts
 from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.sides import side_of
+from onnxopt.splitting.wishes import named
 
 
 def subject(text: str) -> Subject:
@@ -189,22 +197,29 @@ def test_shapes_that_a_file_declares_wrong_are_not_believed() -> None:
 def test_memory_of_a_side_is_what_is_alive_at_once(text: str) -> None:
     dag = subject(text).dag
     for device in cases.down_sets(dag):
-        for side in (device, frozenset(range(len(dag.operators))) - device):
-            assert side_of(dag, side).peak_bytes == alive_at_once(dag, side)
+        edge = frozenset(range(len(dag.operators))) - device
+        if device:
+            assert side_of(dag, device).peak_bytes == alive_at_once(dag, device, frozenset())
+            assert side_of(dag, edge, device).peak_bytes == alive_at_once(dag, edge, device)
+        for middle in cases.down_sets(dag):
+            if device < middle and device:
+                own = middle - device
+                found = side_of(dag, own, device).peak_bytes
+                assert found == alive_at_once(dag, own, device)
 
 
-def alive_at_once(dag: Dag, side: frozenset[int]) -> int:
-    """Asked of each tensor at each operator."""
+def alive_at_once(dag: Dag, side: frozenset[int], before: frozenset[int]) -> int:
+    """Asked of each tensor at each operator: it is there already, and is needed still."""
     most = 0
     for now in side:
         live = 0
         for tensor in dag.tensors:
-            own = [reader for reader in tensor.readers if reader in side]
-            if tensor.producer in side:
-                leaves = tensor.is_output or len(own) < len(tensor.readers)
-                alive = tensor.producer <= now and (leaves or max(own) >= now)
-            else:
-                alive = bool(own) and max(own) >= now
+            made = -1 if tensor.producer is None or tensor.producer in before else tensor.producer
+            is_there = made <= now and (made < 0 or made in side)
+            is_own = made in side or (tensor.producer is None and not before)
+            later = [r for r in tensor.readers if r not in side and r not in before]
+            used = [r for r in tensor.readers if r in side and r >= now]
+            alive = is_there and bool(later or used or (is_own and tensor.is_output))
             live += tensor.size_bytes * alive
         most = max(most, live)
     return most
@@ -279,10 +294,8 @@ def test_listed_costs_are_those_of_either_side(file: object, pick: int) -> None:
     ]
     device = min(devices, key=len)
     edge = frozenset(range(len(dag.operators))) - device
-    assert cut.edge == side_of(dag, edge)
-    own = side_of(dag, device)
-    assert (cut.device.macs, cut.device.weight_bytes) == (own.macs, own.weight_bytes)
-    assert cut.device.operators == len(device)
+    assert cut.edge == side_of(dag, edge, device)
+    assert cut.device == side_of(dag, device)
     assert cut.size_bytes == sum(dag.tensors[t].size_bytes for t in dag.crossing(device))
 
 
@@ -314,3 +327,31 @@ def test_an_empty_model_has_no_cuts() -> None:
     """)
     assert list_cuts(read_subject(proto)).cuts == ()
     assert isinstance(proto, onnx.ModelProto)
+
+
+def test_cuts_plan_and_manifest_tell_the_same_memory_of_the_device(tmp_path: Path) -> None:
+    proto = cases.model(cases.RESIDUAL)
+    found = subject(cases.RESIDUAL)
+    machines = both_machines(found, slower=1.0)
+    listing = list_cuts(found)
+    cuts = enumerate_cuts(found.dag)
+    device, edge = machines.device.before(cuts)[0], machines.edge.behind(cuts)[0]
+    planned = candidates(cuts, codings_of(found.dag, ("none",), {}, machines), device, edge)
+    for cut in listing.cuts:
+        names = tuple(tensor.name for tensor in cut.tensors)
+        (number,) = (
+            n
+            for n in range(len(planned))
+            if tuple(found.dag.tensors[t].name for t in cuts.crossing[planned.cut[n]]) == names
+        )
+        file, folder = tmp_path / "m.onnx", tmp_path / str(cut.id)
+        file.write_bytes(proto.SerializeToString())
+        wish, source = named(found, names, "none"), read_source(file, proto)
+        done = export(found, wish, source, folder, verify=False)
+        first, second = done.manifest.segments
+        assert first.peak_bytes == cut.device.peak_bytes == planned.peak_bytes[number]
+        assert first.weight_bytes == cut.device.weight_bytes == planned.weight_bytes[number]
+        assert (second.peak_bytes, second.weight_bytes) == (
+            cut.edge.peak_bytes,
+            cut.edge.weight_bytes,
+        )

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -8,14 +7,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from split_machines import both_machines, made_profile, spread
 
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.model import load
-from onnxopt.profiling.document import Machine, Noise, Settings, Spread
 from onnxopt.profiling.files import as_json, write_json
 from onnxopt.pruning.asked import Job
-from onnxopt.pruning.options import PruneOptions
-from onnxopt.pruning.points import Figures, Point, Sweep, Worth
+from onnxopt.splitting import wishes
 from onnxopt.splitting.baselines import METHODS
 from onnxopt.splitting.candidates import Powers, candidates
 from onnxopt.splitting.choosing import Budgets, Task
@@ -26,12 +24,11 @@ from onnxopt.splitting.gads import Gads
 from onnxopt.splitting.operators import Subject, read_subject
 from onnxopt.splitting.plan_file import Plan, plan_of, read_plan
 from onnxopt.splitting.planning import Wish, plan_split
-from onnxopt.splitting.profile_file import CodecTimes, MeasuredCut, SplitProfile
-from onnxopt.splitting.pruned_plan import Pruning, why_refused
+from onnxopt.splitting.profile_file import MeasuredCut
+from onnxopt.splitting.pruned_worth import Kept, Pruning, why_refused
 from onnxopt.splitting.speeds import measured_cuts, speeds
 from onnxopt.splitting.spots import spots
 from onnxopt.splitting.switching import Adapter
-from onnxopt.timing import Timing
 
 DIGITS = Path(__file__).parent.parent / "models" / "digits_resnet.onnx"
 ALL = tuple(METHODS)
@@ -42,46 +39,14 @@ def subject() -> Subject:
     return read_subject(load(DIGITS))
 
 
-def _spread(us: float) -> Spread:
-    return Spread(us, us, us, 9)
-
-
-def _profile(
-    subject: Subject, cuts: Sequence[MeasuredCut] = (), *, us: float = 10.0
-) -> SplitProfile:
-    """As if every node took so long; unfused twice that."""
-    nodes = [us] * len(subject.proto.graph.node)
-    machine = Machine("Linux", "some processor", 2, 8, "1", "2", "3")
-    return SplitProfile(
-        "onnxopt-split-profile/1",
-        "model.onnx",
-        "hash",
-        machine,
-        Settings(1, "CPUExecutionProvider", {}, 9, 1.0),
-        Noise(1.0, 1.0, 0.0, 0, True, ""),
-        _spread(sum(nodes) + 5.0),
-        5.0,
-        tuple(nodes),
-        tuple(2 * each for each in nodes),
-        (),
-        1.0,
-        tuple(cuts),
-        (CodecTimes("fp16", 1.0, 10.0, 1.0, 10.0), CodecTimes("uint8", 1.0, 20.0, 1.0, 20.0)),
-        (),
-    )
-
-
-def _machines(subject: Subject, *, slower: float = 20.0) -> Machines:
-    profile = _profile(subject)
-    return Machines(speeds(subject, profile, slower), speeds(subject, profile))
-
-
 def _wish(bandwidth_bits: float = 1e6, **rest: object) -> Wish:
     return replace(Wish(Task(Context(bandwidth_bits, 0.001))), **rest)  # type: ignore[arg-type]
 
 
 def _plan(subject: Subject, wish: Wish, machines: Machines | None = None) -> Plan:
-    return plan_split(subject, machines or _machines(subject), wish, source="m.onnx", digest="h")
+    return plan_split(
+        subject, machines or both_machines(subject), wish, source="m.onnx", digest="h"
+    )
 
 
 def test_a_fast_link_computes_at_the_edge_and_a_slow_one_on_the_device(subject: Subject) -> None:
@@ -93,7 +58,7 @@ def test_a_fast_link_computes_at_the_edge_and_a_slow_one_on_the_device(subject: 
 
 
 def test_the_best_plan_is_the_best_of_all_cuts_with_all_codecs(subject: Subject) -> None:
-    machines = _machines(subject)
+    machines = both_machines(subject)
     for rate in np.geomspace(1e3, 1e9, 13):
         wish = _wish(float(rate))
         plan = _plan(subject, wish, machines)
@@ -193,7 +158,7 @@ def test_no_other_method_beats_the_plan(subject: Subject) -> None:
 
 def test_dads_and_neurosurgeon_are_the_least_of_what_they_see(subject: Subject) -> None:
     """Unfused times of both sides and bytes by the bandwidth; no codec, no round trip."""
-    machines = _machines(subject, slower=1.5)
+    machines = both_machines(subject, slower=1.5)
     cuts = enumerate_cuts(subject.dag)
     device, edge = (cuts.sums(side.unfused_s) for side in (machines.device, machines.edge))
     sent = cuts.sent([float(t.size_bytes) for t in subject.dag.tensors])
@@ -213,7 +178,7 @@ def test_dads_and_neurosurgeon_are_the_least_of_what_they_see(subject: Subject) 
 def test_gads_ends_where_no_neighbour_is_better_and_begins_at_its_last_state(
     subject: Subject,
 ) -> None:
-    machines = _machines(subject)
+    machines = both_machines(subject)
     cuts = enumerate_cuts(subject.dag)
     codings = codings_of(subject.dag, ("none",), {}, machines)
     found = candidates(
@@ -235,14 +200,14 @@ def test_gads_ends_where_no_neighbour_is_better_and_begins_at_its_last_state(
 def test_a_measured_cut_takes_what_was_measured_and_others_lie_between(subject: Subject) -> None:
     cuts = enumerate_cuts(subject.dag)
     chosen = spots(cuts, 3)
-    profile = _profile(subject)
+    profile = made_profile(subject)
     shares = [len(cuts.operators(cut)) / len(subject.dag.operators) for cut in chosen]
     whole = profile.whole_us.median
     measured = [
         MeasuredCut(
             *names_of(cuts, cut),
-            _spread(whole * s * (1.3 - 0.3 * s)),
-            _spread(whole * (1 - s) * 0.8),
+            spread(whole * s * (1.3 - 0.3 * s)),
+            spread(whole * (1 - s) * 0.8),
         )
         for cut, s in zip(chosen, shares, strict=True)
     ]
@@ -269,13 +234,13 @@ def test_a_cut_through_a_fused_kernel_costs_what_is_run_alone_then(subject: Subj
     entry = dag.tensors[tensor]
     assert entry.producer is not None
     ends = (*dag.operators[entry.producer].nodes, *dag.operators[entry.readers[0]].nodes)
-    fused = replace(_profile(subject), kernels=(tuple(sorted(ends)),))
+    fused = replace(made_profile(subject), kernels=(tuple(sorted(ends)),))
     cuts = enumerate_cuts(dag)
     cut = next(c for c in range(len(cuts)) if cuts.crossing[c] == (tensor,))
-    plain = speeds(subject, _profile(subject)).behind(cuts)[0][cut]
+    plain = speeds(subject, made_profile(subject)).behind(cuts)[0][cut]
     more = speeds(subject, fused).behind(cuts)[0][cut] - plain
     assert more == pytest.approx(10e-6 * len(dag.operators[entry.readers[0]].nodes))
-    known = replace(fused, cuts=(MeasuredCut(*names_of(cuts, cut), _spread(70.0), _spread(80.0)),))
+    known = replace(fused, cuts=(MeasuredCut(*names_of(cuts, cut), spread(70.0), spread(80.0)),))
     assert speeds(subject, known).before(cuts)[0][cut] == pytest.approx(70e-6)
     assert speeds(subject, known).behind(cuts)[0][cut] == pytest.approx(80e-6)
     others = speeds(subject, known).behind(cuts)[0][cuts.whole - 1]
@@ -283,7 +248,7 @@ def test_a_cut_through_a_fused_kernel_costs_what_is_run_alone_then(subject: Subj
 
 
 def test_a_profile_of_another_model_is_refused(subject: Subject) -> None:
-    profile = replace(_profile(subject), nodes_us=(1.0, 2.0))
+    profile = replace(made_profile(subject), nodes_us=(1.0, 2.0))
     with pytest.raises(UsageError, match="is of a model with 2 nodes"):
         speeds(subject, profile)
 
@@ -315,22 +280,47 @@ def test_the_cuts_to_measure_are_legal_inner_and_in_order(subject: Subject) -> N
 def test_a_pruned_version_that_loses_more_than_it_may_is_refused(
     drop: float | None, agreement: float | None, why: str
 ) -> None:
-    timing = Timing(1.0, 1.0, 1.0, 1.0, 1.0, 9, 1, 1)
-    worth = Worth(0.93, 0.975, 0.1, timing)
-    figures = Figures(1, 1, 1, 1, 1)
-    sweep = Sweep(
-        source="",
-        mode="flops",
-        basis={},
-        metric="top1",
-        judged_on="",
-        before=figures,
-        accuracy=0.95,
-        options=PruneOptions(),
-        calibration=None,
-        versions={},
-    )
-    point = Point("0.5", "50%", 0.5, True, "met", cost=figures, worth=worth)
     pruning = Pruning((), Job(), drop, agreement)
-    assert why_refused(point, sweep, pruning) == why
-    assert why_refused(replace(point, worth=None, why="too little"), sweep, pruning) == "too little"
+    kept = Kept(0.93, 0.975)
+    assert why_refused(kept, 0.95, pruning) == why
+    assert why_refused(kept.and_less(Kept(0.95, 0.99)), 0.95, pruning) == why
+    worse = why_refused(kept.and_less(Kept(0.9, 0.9)), 0.95, pruning)
+    assert ("loses 5 of top1" if drop else "the same class for 90.0% only") in worse
+
+
+def test_outputs_that_are_no_classes_agree_with_nothing() -> None:
+    pruning = Pruning((), Job(), None, 0.9)
+    kept = Kept(None, 1.0).and_less(Kept(None, None))
+    assert "no classes" in why_refused(kept, None, pruning)
+
+
+def test_what_the_edge_could_not_send_back_is_made_on_the_device_with_all_that_it_needs() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] x) => (float[1,4] y, seq(float[1,4]) all) {
+            a = Relu(x) b = Sin(a) all = SequenceConstruct(b) c = Cos(a) y = Exp(c)
+        }
+    """
+    part = read_subject(onnx.parser.parse_model(text))
+    cuts = enumerate_cuts(part.dag)
+    legal = [cuts.operators(cut) for cut in range(len(cuts)) if cuts.is_legal(cut)]
+    assert sorted(legal) == [(0, 1, 2), (0, 1, 2, 3), (0, 1, 2, 3, 4)]
+    plan = _plan(part, _wish(1e9))
+    assert plan.cuts[0].broken and "cannot be sent back, 'all'" in plan.cuts[0].broken[0]
+    assert plan.cuts[0].operators == 0 and 0 not in plan.allowed and plan.chosen != 0
+    assert any("with all that it needs: 'all'" in note for note in plan.notes)
+    assert Adapter(plan.points, plan.context, allowed=plan.allowed)._local == len(plan.cuts) - 1
+
+
+def test_a_model_whose_only_output_cannot_be_sent_back_stays_on_the_device() -> None:
+    text = """
+        <ir_version: 8, opset_import: ["" : 17]>
+        g (float[1,4] x) => (seq(float[1,4]) all) { a = Relu(x) all = SequenceConstruct(a) }
+    """
+    part = read_subject(onnx.parser.parse_model(text))
+    plan = _plan(part, _wish(1e9))
+    assert plan.chosen == len(plan.cuts) - 1 and not plan.cuts[-1].point.is_remote
+    with pytest.raises(UsageError, match="an output that the edge makes, cannot be sent"):
+        wishes.spread(part, 2, "none")
+    remarks = wishes.named(part, ["a"], "none").remarks
+    assert any("`split run` will refuse this cut" in remark for remark in remarks)

@@ -47,8 +47,20 @@ def plan(
         ObjectiveChoice, typer.Option(help="What is to be best.")
     ] = ObjectiveChoice.latency,
     codec: Annotated[
-        CodecsChoice, typer.Option(help="How float32 tensors may cross; auto: whatever is best.")
+        CodecsChoice,
+        typer.Option(
+            help="How float32 tensors may cross. auto: whatever is best within --max-error; "
+            "without --calibration none or fp16."
+        ),
     ] = CodecsChoice.auto,
+    max_error: Annotated[
+        str | None,
+        typer.Option(
+            metavar="1%",
+            help="What a codec may change in an output, as a share of its largest element, on "
+            "--calibration.  [default: 1% with --codec auto, anything with one named]",
+        ),
+    ] = None,
     max_device_weights: Annotated[
         str | None, typer.Option(metavar="20MB", help="Weights that the device may hold.")
     ] = None,
@@ -107,7 +119,7 @@ def plan(
     ] = None,
     calibration: Annotated[
         Path | None,
-        typer.Option(metavar="FILE.npz|DIR", help="Measure what the codecs change on these."),
+        typer.Option(metavar="FILE.npz|DIR", help="Samples to measure on what codecs change."),
     ] = None,
     prune: Annotated[
         str | None,
@@ -167,6 +179,8 @@ def plan(
       onnxopt split plan model.onnx --device device.json --edge edge.json --bandwidth 20Mbit \\
           --pareto --compare all
       onnxopt split plan model.onnx --device device.json --edge-speedup 10 --bandwidth 20Mbit \\
+          --calibration samples.npz --max-error 0.5%
+      onnxopt split plan model.onnx --device device.json --edge-speedup 10 --bandwidth 20Mbit \\
           --prune 0.8,0.6,0.4 --calibration samples.npz --eval test.npz --max-drop 2.5 \\
           --pruned-model pruned.onnx -o plan.json
 
@@ -182,7 +196,7 @@ def plan(
     from onnxopt.report.table import console
     from onnxopt.splitting.baselines import METHODS
     from onnxopt.splitting.choosing import Task
-    from onnxopt.splitting.codec_errors import with_errors
+    from onnxopt.splitting.codec_errors import CodecErrors
     from onnxopt.splitting.context import Context
     from onnxopt.splitting.planning import Wish, plan_split
     from onnxopt.splitting.profiled import profiled
@@ -197,30 +211,34 @@ def plan(
     methods = (
         tuple(METHODS) if compare == "all" else tuple(filter(None, (compare or "").split(",")))
     )
+    codecs = codecs_of(codec, max_error, calibrated=calibration is not None)
     wish = Wish(
         Task(context, objective.value, budgets, powers),
-        codecs_of(codec),
+        codecs.allowed,
         box,
         adaptive or 1,
         by_name("--raw-input", raw_input, parse_count),
         methods,
         pareto,
+        codecs.max_error,
+        codecs.notes,
     )
     proto = load(model)
     known = profiled(proto, model, device, edge or device, device_slowdown, edge_speedup)
     pruning = pruning_asked(prune, calibration, evaluate, max_drop, min_agreement, pruned_model)
     with Bar(quiet=quiet or json) as bar:
         if pruning is None or pruned_model is None:
+            errors = None if calibration is None else CodecErrors(known.subject, calibration, bar)
             made = plan_split(
-                known.subject, known.machines, wish, source=str(model), digest=known.digest
+                known.subject,
+                known.machines,
+                wish,
+                source=str(model),
+                digest=known.digest,
+                errors=None if errors is None else errors.of,
             )
-            subject = known.subject
         else:
-            made, subject = plan_and_prune(
-                proto, known, wish, pruning, model, pruned_model, tell=bar
-            )
-        if calibration is not None:
-            made = with_errors(subject, made, calibration, bar)
+            made = plan_and_prune(proto, known, wish, pruning, model, pruned_model, tell=bar)
     if output is not None:
         write_json(made, output)
     if json:

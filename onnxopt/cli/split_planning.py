@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ if TYPE_CHECKING:
     from onnxopt.splitting.choosing import Budgets
     from onnxopt.splitting.context import Box, Context
     from onnxopt.splitting.manifest import Codec
-    from onnxopt.splitting.pruned_plan import Pruning
+    from onnxopt.splitting.pruned_worth import Pruning
 
 
 class ObjectiveChoice(str, Enum):
@@ -31,10 +32,51 @@ class CodecsChoice(str, Enum):
     uint8 = "uint8"
 
 
-def codecs_of(choice: CodecsChoice) -> tuple[Codec, ...]:
-    """The codecs that a plan may use."""
+@dataclass(frozen=True)
+class Codecs:
+    """Which codecs a plan may use, and what they may change in the outputs.
+
+    Attributes:
+        max_error: None: anything.
+        notes: what a person should know of that, in sentences.
+    """
+
+    allowed: tuple[Codec, ...]
+    max_error: float | None = None
+    notes: tuple[str, ...] = ()
+
+
+def codecs_of(choice: CodecsChoice, max_error: str | None, *, calibrated: bool) -> Codecs:
+    """The codecs that a plan may use.
+
+    Without samples nothing is known of what they change. Then auto takes float16, which rounds each
+    number to three digits, but not bytes, which do it to the largest numbers of each tensor only.
+
+    Args:
+        calibrated: there are samples to measure errors on.
+    """
+    from onnxopt.errors import UsageError
+    from onnxopt.quantities import parse_percent
+    from onnxopt.splitting.codec_errors import DEFAULT_MOST
+
+    most = None if max_error is None else parse_percent(max_error)
+    if most is not None and not calibrated:
+        raise UsageError(
+            "--max-error bounds what codecs change in the outputs, which is measured on samples",
+            "add --calibration FILE.npz",
+        )
     every: tuple[Codec, ...] = ("none", "fp16", "uint8")
-    return every if choice is CodecsChoice.auto else tuple(c for c in every if c == choice.value)
+    if choice is not CodecsChoice.auto:
+        return Codecs(tuple(c for c in every if c == choice.value), most)
+    if calibrated:
+        return Codecs(every, DEFAULT_MOST if most is None else most)
+    return Codecs(
+        ("none", "fp16"),
+        notes=(
+            "without --calibration nothing is known of what codecs change in the outputs: fp16 was "
+            "considered, which keeps three digits of numbers up to 65504, and uint8 was not",
+        ),
+    )
 
 
 def pruning_asked(
@@ -50,7 +92,7 @@ def pruning_asked(
     from onnxopt.files import check_target
     from onnxopt.pruning.sweep import parse_sweep
     from onnxopt.quantities import parse_percent
-    from onnxopt.splitting.pruned_plan import pruning_of
+    from onnxopt.splitting.pruned_worth import pruning_of
 
     if prune is None:
         given = (evaluate, max_drop, min_agreement, pruned_model)

@@ -64,6 +64,13 @@ def run(
         FallbackChoice,
         typer.Option(help="Where the edge fails: finish here, load for that only then, or end."),
     ] = FallbackChoice.ready,
+    probes: Annotated[
+        bool,
+        typer.Option(
+            help="With --adaptive: 8 kB now and then beside requests that run here, so that a link "
+            "that is good again is noticed."
+        ),
+    ] = True,
     threads: Annotated[int, typer.Option(min=1, help="Threads inside one operator.")] = 1,
     output: Annotated[
         Path | None,
@@ -124,6 +131,7 @@ def run(
             deadline_s=deadline,
             fallback=fallback.value,
             threads=threads,
+            probes=probes,
             progress=bar,
         )
         with client:

@@ -33,6 +33,9 @@ def verify(
 
     Without codecs and with ONNX Runtime's optimizations off every bit must be the same; with them
     on outputs may differ by 1e-5 of their size, or by what rounding alone makes of the model.
+    With a codec the halves must give, bit for bit, what they give without it and with the codec put
+    between. What it changes is measured and told; more than was measured when the model was split
+    is a failure on your samples (--verify-data), not on drawn inputs.
     Files must be those that the split wrote. Where the whole model is gone, the halves are compared
     with the model that they come to when they are joined, which is said.
 

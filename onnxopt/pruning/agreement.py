@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import onnx
@@ -15,6 +15,8 @@ from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
 from onnxopt.validity import complaint
 from onnxopt.verification.comparison import leaves
+
+Run: TypeAlias = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 @dataclass(frozen=True)
@@ -77,13 +79,20 @@ def agreement(
             original does not.
     """
     first, second = Session(original, optimized=True), Session(pruned, optimized=True)
+    return agreement_of(first.run, second.run, batches, origin)
+
+
+def agreement_of(
+    first: Run, second: Run, batches: Iterable[Mapping[str, Array]], origin: str
+) -> Agreement:
+    """The same for whatever gives outputs; what the second gives beside them is left out."""
     sums: dict[str, _Sums] = {}
     count = 0
     for feeds in batches:
         samples = batch_size(feeds)
         count += samples
-        found = second.run(feeds)
-        for name, expected in first.run(feeds).items():
+        found = second(feeds)
+        for name, expected in first(feeds).items():
             pairs = zip(leaves(expected), leaves(found[name]), strict=False)
             for number, ((_, a), (_, b)) in enumerate(pairs):
                 key = name if isinstance(expected, np.ndarray) else f"{name}[{number}]"

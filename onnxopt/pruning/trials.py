@@ -90,7 +90,7 @@ class Turned:
             trial: the weights of the second layer, refitted alone.
         """
         first, second, kept = self.couple.first, self.couple.second, self.couple.kept[number]
-        if not kept.any():  # nothing between them is left to be fitted
+        if not kept.any():  # of a single channel three quarters are all
             return trial
         stored = weights_of(self.stepper.proto, first.parameters + second.parameters)
         rows = np.append(np.repeat(kept, second.taps), True)

@@ -65,11 +65,17 @@ def _tensor(tensor: Tensor) -> str:
 def _notes(found: Listing) -> list[str]:
     inputs = ", ".join(_tensor(tensor) for tensor in found.inputs) or "nothing"
     size = bytes_text(sum(tensor.size_bytes for tensor in found.inputs))
+    sends = "would send" if found.stuck else "sends"
     notes = [
-        f"all at the edge sends {inputs} ({size}); all on the device takes "
+        f"all at the edge {sends} {inputs} ({size}); all on the device takes "
         f"{bytes_text(found.whole.weight_bytes)} of weights and "
         f"{bytes_text(found.whole.peak_bytes)} of activations"
     ]
+    if found.stuck:
+        notes.append(
+            "the device must make what the edge could not send back, so all at the edge is not "
+            f"possible: {'; '.join(found.stuck)}"
+        )
     if found.sizes:
         notes.append(f"sizes are for {', '.join(found.sizes)}; --set-shape tells them for others")
     nothing = {t.name for cut in found.cuts for t in cut.tensors if not t.size_bytes}
@@ -97,6 +103,7 @@ def cuts_json(source: str, found: Listing) -> str:
         "inputs": [_plain(tensor) for tensor in found.inputs],
         "whole": asdict(found.whole),
         "refused": found.refused,
+        "unsendable_outputs": found.stuck,
         "random": found.random,
         "cuts": [
             {

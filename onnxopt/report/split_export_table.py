@@ -10,7 +10,7 @@ from rich.text import Text
 
 from onnxopt.quantities import bytes_text, count_text
 from onnxopt.report.table import plain_table
-from onnxopt.splitting.manifest import Manifest, Port
+from onnxopt.splitting.manifest import Cut, Manifest, Port
 from onnxopt.splitting.verify import Verified
 
 MOST_TENSORS = 4
@@ -73,11 +73,18 @@ def verified_lines(found: Verified) -> RenderableType:
     ]
     if found.proof is not None:
         lines += [Text(line, overflow="fold") for line in found.proof.notes]
+        if found.proof.errors and not found.unlike:
+            lines.append(Text("with codecs: equal bit for bit to codecs put between plain halves"))
         lines += [
-            Text(f"{found.manifest.cuts[number].name}: its codec causes an error of {error:.2g}")
+            Text(_error_text(found.manifest.cuts[number], error), overflow="fold")
             for number, error in (found.proof.errors or {}).items()
         ]
     return Group(*lines)
+
+
+def _error_text(cut: Cut, error: float) -> str:
+    known = "" if cut.error is None else f"; {cut.error:.2g} was measured when the model was split"
+    return f"{cut.name}: its codec causes an error of {error:.2g}{known}"
 
 
 def verified_json(source: str, found: Verified) -> str:
@@ -97,6 +104,7 @@ def verified_json(source: str, found: Verified) -> str:
             found.manifest.cuts[number].name: _number(error)
             for number, error in ((proof.errors if proof is not None else None) or {}).items()
         },
+        "codecs_unlike": found.unlike,
         "first_difference": "" if proof is None else proof.first,
         "notes": () if proof is None else proof.notes,
     }

@@ -25,7 +25,7 @@ def split_plan_table(plan: Plan) -> RenderableType:
     rows = [("best", chosen)]
     rows += [(f"{n}.", cut) for n, cut in enumerate(plan.best[1:], 2)]
     there = {(cut.operators, cut.codec) for _, cut in rows}
-    ends = (plan.cuts[-1], plan.cuts[0])
+    ends = [cut for cut in (plan.cuts[-1], plan.cuts[0]) if _is_possible(cut)]
     rows += [("", cut) for cut in ends if (cut.operators, cut.codec) not in there]
     parts: list[RenderableType] = [Text(_conditions(plan)), _table(plan, rows)]
     if plan.variants:
@@ -63,6 +63,8 @@ def _table(plan: Plan, rows: Sequence[tuple[str, PlannedCut]]) -> RenderableType
 
 def _row(plan: Plan, label: str, cut: PlannedCut) -> tuple[str, ...]:
     point, context = cut.point, plan.context
+    if not _is_possible(cut):
+        return (f"{label} no", where_text(cut), *["-"] * (len(COLUMNS) - 1))
     last = bytes_text(round(point.sent_bytes)) if point.is_remote else "-"
     if plan.objective == "energy":
         last = f"{cut.energy_j:.3g} J"
@@ -79,6 +81,11 @@ def _row(plan: Plan, label: str, cut: PlannedCut) -> tuple[str, ...]:
         bytes_text(cut.weight_bytes + cut.peak_bytes),
         last,
     )
+
+
+def _is_possible(cut: PlannedCut) -> bool:
+    """Something crosses, or nothing needs to: else the inputs, or what comes back, cannot."""
+    return not cut.point.is_remote or cut.operators > 0 or cut.point.sent_bytes > 0
 
 
 def where_text(cut: PlannedCut) -> str:
@@ -153,7 +160,10 @@ def _said(plan: Plan, chosen: PlannedCut) -> list[str]:
     for cut in plan.cuts:
         lines += [f"no: {where_text(cut)} has {why}" for why in cut.broken]
     if chosen.error is not None and chosen.codec != "none":
-        lines.append(f"{chosen.codec} changes the outputs by {chosen.error:.2g} of their size")
+        lines.append(
+            f"{chosen.codec} changes the outputs by up to {chosen.error:.2g} of their largest "
+            "elements on the calibration data"
+        )
     elif chosen.codec != "none":
         lines.append(
             f"{chosen.codec} changes the outputs somewhat: --calibration measures by how much, "

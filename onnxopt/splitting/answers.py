@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -11,6 +11,10 @@ from onnxopt.signature import Array
 
 class Chooser(Protocol):
     """What chooses the cut of each request by how those before it went: `switching.Adapter`."""
+
+    @property
+    def allowed(self) -> Sequence[int]:
+        """The cuts that it may choose."""
 
     def choose(self) -> int:
         """The number of the cut for the next request."""
@@ -26,6 +30,9 @@ class Chooser(Protocol):
         cut: int,
     ) -> None:
         """A request was answered."""
+
+    def probed(self, size_bytes: float, wire_s: float) -> None:
+        """Something else went over the link, beside the requests."""
 
     def failed(self) -> None:
         """The edge did not answer."""

@@ -101,6 +101,22 @@ class Candidates:
         found = np.flatnonzero((self.cut == cut) & (self.coding == coding))
         return int(found[0]) if len(found) else None
 
+    def only(self, kept: Bools) -> Candidates:
+        """Those that are kept, numbered anew."""
+        return Candidates(
+            self.cuts,
+            self.codings,
+            self.cut[kept],
+            self.coding[kept],
+            self.device_s[kept],
+            self.edge_s[kept],
+            self.sent[kept],
+            self.back[kept],
+            self.is_remote[kept],
+            self.weight_bytes[kept],
+            self.peak_bytes[kept],
+        )
+
     @property
     def all_device(self) -> int:
         found = self.find(self.cuts.whole, 0)

@@ -24,6 +24,11 @@ def edge_outputs(manifest: Manifest, cut: int) -> tuple[Port, ...]:
     return tuple(port for port in manifest.outputs if port.name in made)
 
 
+def can_answer(manifest: Manifest, cut: int) -> bool:
+    """Whether the protocol has words for all that the edge would have to send back."""
+    return all(can_cross(port.dtype) for port in edge_outputs(manifest, cut))
+
+
 def check_answers(manifest: Manifest, cut: int) -> None:
     """Raise UsageError if the edge would have to send back what the protocol cannot say."""
     for port in edge_outputs(manifest, cut):
@@ -58,6 +63,9 @@ class Chain:
         self._sessions: dict[str, Session] = {}
         self._loading = threading.Lock()
         self._kept = _kept(manifest)
+        self._hashes: dict[str, Mapping[str, str]] = {
+            file: {file: digest} for cut in manifest.cuts for file, digest in cut.files.items()
+        }
 
     @property
     def loaded(self) -> frozenset[str]:
@@ -81,7 +89,7 @@ class Chain:
             BadModelError, UnverifiableError: ONNX Runtime does not load it.
         """
         parts = [self.manifest.segments[number] for number in segments]
-        files = [(s.file, dict(s.files)) for s in parts] + [(c, {}) for c in codecs if c]
+        files = [(s.file, s.files) for s in parts] + [(c, self._hashes[c]) for c in codecs if c]
         for number, (file, hashes) in enumerate(files):
             if progress is not None:
                 progress(f"loading {file}", number / len(files))
@@ -132,7 +140,7 @@ class Chain:
         """The values, and what a codec makes of some of them."""
         if codec is None:
             return dict(values)
-        session = self._session(codec, {})
+        session = self._session(codec, self._hashes[codec])
         return {**values, **session.run({port.name: values[port.name] for port in session.inputs})}
 
     def _session(self, file: str, hashes: Mapping[str, str]) -> Session:

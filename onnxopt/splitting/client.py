@@ -16,7 +16,7 @@ from onnxopt.splitting.answers import Answer, Chooser, Timings
 from onnxopt.splitting.availability import Availability
 from onnxopt.splitting.chain import Chain, check_answers, edge_outputs
 from onnxopt.splitting.edge import Edge, EdgeFailed
-from onnxopt.splitting.edges import connect
+from onnxopt.splitting.edges import connect, prober
 from onnxopt.splitting.folder import read_manifest, split_digest
 from onnxopt.splitting.manifest import Manifest
 
@@ -43,6 +43,8 @@ class SplitClient:
             loaded; `lazy`: it loads them when that happens, and needs no memory for them before;
             `off`: the failure is raised.
         threads: inside one operator.
+        probes: with a chooser, send 8 kB now and then beside requests that all run here, so that a
+            link that is good again is noticed; over HTTP only.
         progress: is told what is being loaded.
 
     Raises:
@@ -61,6 +63,7 @@ class SplitClient:
         connect_s: float = 1.0,
         fallback: Fallback = "ready",
         threads: int = 1,
+        probes: bool = True,
         progress: Callable[[str, float], None] | None = None,
     ) -> None:
         folder = Path(folder)
@@ -68,12 +71,15 @@ class SplitClient:
         self._last = len(self.manifest.segments)
         self._cut = self._checked_cut(edge, cut)
         if edge is not None:
-            for used in (self._cut,) if chooser is None else range(self._last):
+            for used in (self._cut,) if chooser is None else chooser.allowed:
                 check_answers(self.manifest, used)
         self._chooser = chooser
         self._deadline_s, self._fallback = deadline_s, fallback
         digest = split_digest(self.manifest)
+        self._prober = None
         if isinstance(edge, str):
+            if chooser is not None and probes:
+                self._prober = prober(edge, connect_s=connect_s)
             edge = connect(edge, split=digest, connect_s=connect_s)
         self._edge: Edge | None = edge
         self._availability = Availability()
@@ -98,6 +104,8 @@ class SplitClient:
         """Hang up."""
         if self._edge is not None:
             self._edge.close()
+        if self._prober is not None:
+            self._prober.close()
 
     def run(self, feeds: Mapping[str, Array]) -> Mapping[str, Array]:
         """The outputs of the model; see `request`."""
@@ -117,7 +125,7 @@ class SplitClient:
         """
         self._check(feeds)
         started = time.perf_counter()
-        cut = self._cut if self._chooser is None else self._chooser.choose()
+        cut = self._cut if self._chooser is None else self._choose(self._chooser)
         values = self.chain.run(0, cut, feeds)
         asked = edge_outputs(self.manifest, cut)
         if self._edge is None or not asked:
@@ -130,6 +138,16 @@ class SplitClient:
         total = time.perf_counter() - started
         outputs = {port.name: values[port.name] for port in self.manifest.outputs}
         return Answer(outputs, replace(timings, total_s=total))
+
+    def _choose(self, chooser: Chooser) -> int:
+        """The cut of the next request, by all that is known."""
+        if self._prober is not None:
+            for size_bytes, seconds in self._prober.results():
+                chooser.probed(size_bytes, seconds)
+        cut = chooser.choose()
+        if self._prober is not None and not edge_outputs(self.manifest, cut):
+            self._prober.beside()
+        return cut
 
     def _remote(
         self, edge: Edge, cut: int, values: Mapping[str, Array], started: float

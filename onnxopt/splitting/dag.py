@@ -71,6 +71,17 @@ class Dag:
                 producer = self.tensors[tensor].producer
                 assert producer is None or producer < number, operator.name
 
+    @property
+    def stuck(self) -> tuple[Tensor, ...]:
+        """Outputs that the edge could not send back, as they are no tensors of numbers."""
+        return tuple(
+            t for t in self.tensors if t.is_output and t.producer is not None and t.why_not
+        )
+
+    def unsent(self, device: frozenset[int] | set[int]) -> tuple[Tensor, ...]:
+        """Outputs that a cut leaves to the edge, which cannot send them back."""
+        return tuple(tensor for tensor in self.stuck if tensor.producer not in device)
+
     def crossing(self, device: frozenset[int] | set[int]) -> tuple[int, ...]:
         """Tensors that a cut sends, ascending: made on the device or fed to it, read at the edge.
 

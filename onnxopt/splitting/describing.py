@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -37,10 +38,10 @@ class Source:
 
 @dataclass(frozen=True)
 class Files:
-    """Names of files with their SHA-256, of each segment; encoder and decoder of each cut."""
+    """Names of files with their SHA-256, of each segment; encoder, decoder of each cut likewise."""
 
     segments: tuple[tuple[str, dict[str, str]], ...]
-    codecs: tuple[tuple[str | None, str | None], ...]
+    codecs: tuple[tuple[str | None, str | None, dict[str, str]], ...]
 
 
 def read_source(path: Path, proto: onnx.ModelProto) -> Source:
@@ -81,8 +82,10 @@ def describe(
         inputs=tuple(ports[port.name] for port in model_inputs(subject.proto)),
         outputs=tuple(_output(subject, ports, info) for info in subject.proto.graph.output),
         segments=tuple(
-            _segment(subject, piece, *written)
-            for piece, written in zip(parts.pieces, files.segments, strict=True)
+            _segment(subject, parts.pieces[:number], piece, *written)
+            for number, (piece, written) in enumerate(
+                zip(parts.pieces, files.segments, strict=True)
+            )
         ),
         cuts=tuple(
             _cut(number, border, pair, errors.get(number))
@@ -108,15 +111,21 @@ def _output(subject: Subject, ports: dict[str, Port], info: onnx.ValueInfoProto)
     return Port(port.name, port.dtype.name, port.dims, 0)
 
 
-def _segment(subject: Subject, piece: Piece, file: str, files: dict[str, str]) -> Segment:
-    side = side_of(subject.dag, piece.operators)
+def _segment(
+    subject: Subject, before: Sequence[Piece], piece: Piece, file: str, files: dict[str, str]
+) -> Segment:
+    done = {operator for earlier in before for operator in earlier.operators}
+    side = side_of(subject.dag, piece.operators, done)
     return Segment(
         file, files, piece.reads, piece.makes, side.macs, side.weight_bytes, side.peak_bytes
     )
 
 
 def _cut(
-    number: int, border: Border, files: tuple[str | None, str | None], error: float | None
+    number: int,
+    border: Border,
+    files: tuple[str | None, str | None, dict[str, str]],
+    error: float | None,
 ) -> Cut:
     return Cut(
         f"cut{number:02d}",

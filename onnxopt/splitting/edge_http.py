@@ -28,6 +28,12 @@ LARGEST_ANSWER = 2**31
 PIECE = 2**18
 SMALL = 2**16
 """Requests up to this size leave in one piece."""
+LINE = 4000
+"""Bytes of a padded header of a probe: servers commonly take 8 kB for a line, and 16 for all."""
+
+FAILURES = (ProtocolError, OSError, http.client.HTTPException)
+"""What goes wrong where the other end does not do what it should; a TimeoutError is an OSError."""
+
 TRANSIENT = frozenset((408, 425, 429))
 """Beside all from 500 on: the server may take the same request later."""
 
@@ -68,19 +74,37 @@ class HttpEdge:
             if answer.status != 200:
                 raise _refusal(answer)
             found = decode_response(memoryview(answer.body), answer.json_length, outputs, id)
-        except ProtocolError as error:
+        except FAILURES as error:
             self.close()
-            raise EdgeFailed(f"the edge answers nonsense: {error.what}") from None
-        except TimeoutError:
-            self.close()
-            raise EdgeFailed(f"no answer of the edge within {within_s:.3g} s") from None
-        except (OSError, http.client.HTTPException) as error:
-            self.close()
-            raise EdgeFailed(f"the edge does not answer: {_reason(error)}") from None
+            raise _failure(error, within_s) from None
         timing = answer.timing
         return Reply(
             found, timing.get("edge"), timing.get("receive"), message.size_bytes, len(answer.body)
         )
+
+    def probe(self, size_bytes: int, *, within_s: float) -> float:
+        """See `probing.Probed.probe`: asks for the health of the server, with padded headers."""
+        until = time.monotonic() + within_s
+        lines = [f"GET {self._path}/v2/health/live HTTP/1.1", f"Host: {self._host}:{self._port}"]
+        for start in range(0, size_bytes, LINE):
+            lines.append(f"X-Padding-{start // LINE}: {'0' * min(LINE, size_bytes - start)}")
+        try:
+            sock = self._connected(until)
+            began = time.perf_counter()
+            sock.settimeout(_left(until))
+            sock.sendall("\r\n".join(lines).encode("ascii") + b"\r\n\r\n")
+            response = http.client.HTTPResponse(sock, method="GET")
+            response.begin()
+            _body(response, sock, until)
+        except FAILURES as error:
+            self.close()
+            raise _failure(error, within_s) from None
+        took = time.perf_counter() - began
+        if response.will_close:
+            self.close()
+        if response.status != 200:
+            raise EdgeFailed(f"the edge says {response.status} to a probe")
+        return took
 
     def close(self) -> None:
         """See `Edge.close`."""
@@ -198,6 +222,14 @@ def _refusal(answer: _Answer) -> EdgeFailed | EdgeRefused:
     if answer.status >= 500 or answer.status in TRANSIENT:
         return EdgeFailed(f"the edge says {what}")
     return EdgeRefused(f"the edge refuses the request with {what}", "serve the same folder there")
+
+
+def _failure(error: BaseException, within_s: float) -> EdgeFailed:
+    if isinstance(error, ProtocolError):
+        return EdgeFailed(f"the edge answers nonsense: {error.what}")
+    if isinstance(error, TimeoutError):
+        return EdgeFailed(f"no answer of the edge within {within_s:.3g} s")
+    return EdgeFailed(f"the edge does not answer: {_reason(error)}")
 
 
 def _reason(error: BaseException) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from onnxopt.splitting.edge import Edge
 from onnxopt.splitting.edge_http import HttpEdge
+from onnxopt.splitting.probing import Prober
 
 
 def connect(url: str, *, split: str, connect_s: float) -> Edge:
@@ -20,3 +21,10 @@ def connect(url: str, *, split: str, connect_s: float) -> Edge:
 
         return GrpcEdge(url, split=split, connect_s=connect_s)
     return HttpEdge(url, split=split, connect_s=connect_s)
+
+
+def prober(url: str, *, connect_s: float) -> Prober | None:
+    """What probes the link to this URL; None where that speaks gRPC, which has nothing for it."""
+    if url.startswith("grpc://"):
+        return None
+    return Prober(HttpEdge(url, connect_s=connect_s))

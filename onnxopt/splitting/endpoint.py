@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnxopt
 from onnxopt.errors import OnnxoptError, UsageError
-from onnxopt.splitting.chain import Chain, check_answers, edge_outputs
+from onnxopt.splitting.chain import Chain, can_answer, check_answers, edge_outputs
 from onnxopt.splitting.folder import read_manifest, split_digest
 from onnxopt.splitting.http_head import Head
 from onnxopt.splitting.limits import DEFAULT, Limits
@@ -60,7 +60,8 @@ class Endpoint:
 
     Args:
         folder: of the split model.
-        cuts: numbers of those to serve; None: all that leave the edge something to do.
+        cuts: numbers of those to serve; None: all that leave the edge something to do, whose
+            outputs can be sent back.
         threads: inside one operator.
         progress: is told what is being loaded.
 
@@ -80,7 +81,8 @@ class Endpoint:
     ) -> None:
         manifest = read_manifest(folder)
         count = len(manifest.segments)
-        chosen = range(count) if cuts is None else sorted(set(cuts))
+        possible = [cut for cut in range(count) if can_answer(manifest, cut)]
+        chosen = (possible or range(count)) if cuts is None else sorted(set(cuts))
         for cut in chosen:
             if not 0 <= cut < count:
                 raise UsageError(

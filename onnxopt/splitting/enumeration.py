@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import chain
 from typing import Any, TypeAlias
 
@@ -84,8 +85,15 @@ class Cuts:
         return bits(self.device[cut])
 
     def is_legal(self, cut: int) -> bool:
-        """All that it sends can be sent."""
+        """All that it sends can be sent, and all that the edge makes can be sent back."""
+        if self._stuck & ~self.device[cut]:
+            return False
         return not any(self.dag.tensors[tensor].why_not for tensor in self.crossing[cut])
+
+    @cached_property
+    def _stuck(self) -> int:
+        """Operators, as bits, whose results the edge could not send back."""
+        return sum(1 << p for p in {t.producer for t in self.dag.stuck} if p is not None)
 
     def outputs(self, cut: int) -> tuple[int, ...]:
         """Outputs of the model that the device makes itself, ascending.

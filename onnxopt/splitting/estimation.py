@@ -1,4 +1,4 @@
-"""What the conditions are, from requests that are sent anyway: link and loads, no probes."""
+"""What the conditions are, from requests that are sent anyway: link and loads."""
 
 from __future__ import annotations
 

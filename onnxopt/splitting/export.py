@@ -12,13 +12,14 @@ from onnxopt.errors import CheckError
 from onnxopt.files import write_atomically
 from onnxopt.model import ExternalData, save
 from onnxopt.signature import model_inputs, model_outputs
+from onnxopt.splitting.coded import coded_cuts
 from onnxopt.splitting.describing import Files, Source, describe
 from onnxopt.splitting.folder import file_digest, write_manifest
 from onnxopt.splitting.halves import Parts, take_apart
 from onnxopt.splitting.join import join
 from onnxopt.splitting.manifest import Manifest
 from onnxopt.splitting.operators import Subject
-from onnxopt.splitting.proof import Coded, Judge, Proof
+from onnxopt.splitting.proof import Judge, Proof
 from onnxopt.splitting.serving_files import Server, write_serving_files
 from onnxopt.splitting.whole_folder import whole_folder
 from onnxopt.splitting.wishes import Wish
@@ -83,7 +84,7 @@ def prove(parts: Parts, *, samples: Path | None = None, progress: Progress | Non
     """Compare parts of a model with the model; see `proof.Judge`."""
     judge = Judge(parts.subject.proto, samples=samples, progress=progress)
     plain = [piece.proto for piece in parts.plain]
-    return judge.judge(plain, coded=_coded(parts), joined=lambda: joined(parts))
+    return judge.judge(plain, coded=coded_cuts(parts), joined=lambda: joined(parts))
 
 
 def joined(parts: Parts) -> onnx.ModelProto:
@@ -94,16 +95,6 @@ def joined(parts: Parts) -> onnx.ModelProto:
         [port.name for port in model_inputs(proto)],
         [port.name for port in model_outputs(proto)],
     )
-
-
-def _coded(parts: Parts) -> list[Coded]:
-    found = []
-    for number, border in enumerate(parts.borders):
-        if border.coding.encoded:
-            pieces = parts.plain if border.models else parts.pieces
-            models = [piece.proto for piece in pieces]
-            found.append(Coded(number, models[:number], models[number:], border.models))
-    return found
 
 
 def _why(proof: Proof) -> str:
@@ -129,13 +120,13 @@ def _write_models(
             piece.proto, folder / name, external_data=external_data, was_external=was_external
         )
         segments.append((name, {file.name: file_digest(file) for file in sorted(written)}))
-    codecs: list[tuple[str | None, str | None]] = []
+    codecs: list[tuple[str | None, str | None, dict[str, str]]] = []
     for number, border in enumerate(parts.borders):
         if border.models is None:
-            codecs.append((None, None))
+            codecs.append((None, None, {}))
             continue
         pair = (f"cut{number:02d}.encoder.onnx", f"cut{number:02d}.decoder.onnx")
         for name, model in zip(pair, border.models, strict=True):
             write_atomically(folder / name, [model.SerializeToString(deterministic=True)])
-        codecs.append(pair)
+        codecs.append((*pair, {name: file_digest(folder / name) for name in pair}))
     return Files(tuple(segments), tuple(codecs))

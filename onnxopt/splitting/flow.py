@@ -12,6 +12,9 @@ from onnxopt.splitting.enumeration import Block
 PRECISION = 2**50
 """Costs are rounded to this part of all costs together."""
 
+ILLEGAL = INFINITE // 2**20
+"""What a tensor costs that cannot be sent, there or back: less than what is not a cut at all."""
+
 
 @dataclass(frozen=True)
 class Prices:
@@ -45,9 +48,11 @@ def cheapest(dag: Dag, block: Block, prices: Prices) -> int:
     remote = network.point() if block.last == len(dag.operators) else None
     if remote is not None:
         network.edge(SOURCE, remote, round(prices.remote * scale))
+    stuck = {tensor.producer for tensor in dag.stuck}
     for v, point in points.items():
         network.edge(point, SINK, round(prices.device[v] * scale))
-        network.edge(SOURCE, point, round(prices.edge[v] * scale))
+        illegal = ILLEGAL if v in stuck else 0
+        network.edge(SOURCE, point, illegal + round(prices.edge[v] * scale))
         if remote is not None:
             network.edge(remote, point, INFINITE)
     for number, tensor in enumerate(dag.tensors):
@@ -60,7 +65,7 @@ def cheapest(dag: Dag, block: Block, prices: Prices) -> int:
         if start == SOURCE and behind:  # it crosses anyway
             continue
         sent = network.point()
-        illegal = INFINITE // 2**20 if tensor.why_not else 0
+        illegal = ILLEGAL if tensor.why_not else 0
         network.edge(start, sent, illegal + round(prices.sent[number] * scale))
         for reader in readers:
             end = points.get(reader, SINK)

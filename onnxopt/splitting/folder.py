@@ -85,7 +85,7 @@ def split_digest(manifest: Manifest) -> str:
         total.update(repr((segment.file, sorted(segment.files.items()))).encode())
     for cut in manifest.cuts:
         wire = [(port.name, port.dtype) for port in cut.wire]
-        total.update(repr((cut.name, cut.codec, wire)).encode())
+        total.update(repr((cut.name, cut.codec, wire, sorted(cut.files.items()))).encode())
     return total.hexdigest()[:32]
 
 
@@ -109,7 +109,11 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
 
 def _file_names(manifest: Manifest) -> set[str]:
     names = set(chain.from_iterable((s.file, *s.files) for s in manifest.segments))
-    return names | {file for cut in manifest.cuts for file in (cut.encoder, cut.decoder) if file}
+    return names.union(*((*_codec_files(cut), *cut.files) for cut in manifest.cuts))
+
+
+def _codec_files(cut: Cut) -> tuple[str, ...]:
+    return tuple(file for file in (cut.encoder, cut.decoder) if file is not None)
 
 
 def _lost(manifest: Manifest) -> Iterator[str]:
@@ -130,6 +134,9 @@ def _lost(manifest: Manifest) -> Iterator[str]:
 def _lost_at(cut: Cut, edge: tuple[Segment, ...]) -> Iterator[str]:
     if (cut.encoder is None) != (cut.decoder is None):
         yield f"{cut.name} has only half of a codec"
+    yield from (
+        f"'{file}' is without its hash" for file in _codec_files(cut) if file not in cut.files
+    )
     there = {port.name for port in (cut.wire if cut.encoder is None else cut.tensors)}
     for segment in edge:
         yield from (f"'{n}' does not cross at {cut.name}" for n in segment.reads if n not in there)

@@ -45,6 +45,8 @@ class Listing:
         inputs: what is sent where everything runs at the edge.
         whole: what the whole model costs.
         refused: tensors that cannot cross, and why, in words.
+        stuck: outputs that the edge could not send back, likewise: cuts that leave them to it are
+            not listed.
         is_complete: these are all cuts; else operators lie beside each other in so many ways that
             only some of their cuts are listed.
         sizes: the sizes that symbolic dimensions were counted at: `N = 1`.
@@ -55,6 +57,7 @@ class Listing:
     inputs: tuple[Tensor, ...]
     whole: Side
     refused: tuple[str, ...]
+    stuck: tuple[str, ...]
     is_complete: bool
     sizes: tuple[str, ...]
     random: tuple[str, ...]
@@ -88,6 +91,7 @@ def list_cuts(subject: Subject) -> Listing:
         tuple(dag.tensors[tensor] for tensor in cuts.crossing[0]),
         sides.device(cuts.whole),
         tuple(f"'{t.name}': {t.why_not}" for t in dag.tensors if t.why_not and t.readers),
+        tuple(f"'{t.name}': {t.why_not}" for t in dag.stuck),
         cuts.is_complete,
         subject.sizes,
         subject.random,

@@ -60,6 +60,7 @@ class Cut:
         codec: how it does. Where encoder is None the segments themselves give and take `wire`.
         wire: what does cross.
         encoder, decoder: files of models that make `wire` of `tensors`, and these of it.
+        files: both of them with their SHA-256; empty where there are none.
         error: largest relative error that the codec causes in the outputs, on samples; None if it
             was not measured.
     """
@@ -70,6 +71,7 @@ class Cut:
     wire: tuple[Port, ...]
     encoder: str | None
     decoder: str | None
+    files: Mapping[str, str]
     error: float | None
 
 

@@ -75,10 +75,12 @@ class Variant:
     """The model, or a pruned version of it, and how well it can be split.
 
     Attributes:
-        name: the budget that it was pruned to, in words.
+        name: the budget that it was pruned to, in words, and before which cut if not as a whole.
         why: it may not be used, for this reason; empty if it may.
-        accuracy: on labelled samples; same_class: share of samples with the class of the original.
-        latency_s: of its best plan; device_s: with everything on the device.
+        accuracy: on labelled samples; same_class: share of samples with the class of the original;
+            both with the codecs of its plan.
+        latency_s: of its best plan; device_s: with everything on the device, where that keeps the
+            budgets.
     """
 
     name: str

@@ -30,6 +30,11 @@ def notes_on(
             f"{left} parts of the model have more than {cuts.most:,} cuts each; there the best "
             "ones were found by minimum cuts over sums of kernels, and not among all there are"
         )
+    if cuts.dag.stuck:
+        names = "; ".join(f"'{tensor.name}': {tensor.why_not}" for tensor in cuts.dag.stuck)
+        notes.append(
+            f"the device makes what the edge could not send back, with all that it needs: {names}"
+        )
     if not chosen.measured:
         notes.append(
             "the chosen cut was not measured: its times lie between measured ones; measure it with "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from pathlib import Path
@@ -13,6 +13,7 @@ import onnx
 from onnxopt.errors import OnnxoptError
 from onnxopt.runtime import Session
 from onnxopt.signature import model_outputs
+from onnxopt.splitting.coded import Coded, codec_error
 from onnxopt.splitting.rows import Row, relative_error
 from onnxopt.verification.difference import first_difference
 from onnxopt.verification.reference import Reference
@@ -32,22 +33,6 @@ both are off then, to different sides. Quantized models and those of 16-bit floa
 
 MOST_FEEDS = 5
 """Draws that codecs and optimized halves are run on; halves without either run on all."""
-
-
-@dataclass(frozen=True)
-class Coded:
-    """A cut as it is run with its codec.
-
-    Attributes:
-        number: of the cut.
-        before, after: the segments on the device and at the edge.
-        models: encoder and decoder, where the segments do not do that themselves.
-    """
-
-    number: int
-    before: Sequence[onnx.ModelProto]
-    after: Sequence[onnx.ModelProto]
-    models: tuple[onnx.ModelProto, onnx.ModelProto] | None
 
 
 @dataclass(frozen=True)
@@ -112,6 +97,16 @@ class Judge:
     def feeds(self) -> tuple[str, ...]:
         return self._verifier.descriptions
 
+    @property
+    def comparable(self) -> tuple[str, ...]:
+        """Outputs that are the same from run to run."""
+        return tuple(n for n in self._outputs if n not in self._verifier.traits.random)
+
+    def some_feeds(self) -> Iterator[dict[str, Any]]:
+        """A few of the inputs: of a user's samples, if there are any."""
+        for index in self._some(samples=True):
+            yield self._verifier.feeds[index].arrays
+
     def judge(
         self,
         segments: Sequence[onnx.ModelProto],
@@ -143,15 +138,15 @@ class Judge:
         for number in [number for number, error in errors.items() if not isfinite(error)]:
             del errors[number]
             notes.append(
-                f"the codec of cut {number} changes the shape of an output or makes it no number, "
-                "so its error cannot be told"
+                f"the codec of cut {number} changes the shape of an output, makes it no number or "
+                "keeps it from being made, so its error cannot be told"
             )
         if errors:
             on = "drawn inputs" if self._data is None else "samples"
             listed = "; ".join(self.feeds[index] for index in self._some(samples=True))
             notes.append(f"errors of codecs were measured on {on}: {listed}")
             if self._data is None:
-                notes.append("on your own samples they are others: --calibration measures them")
+                notes.append("on your own samples errors of codecs are others: give some")
         return Proof(exact, optimized, within, errors, notes=tuple(notes))
 
     def _some(self, *, samples: bool = False) -> list[int]:
@@ -202,28 +197,21 @@ class Judge:
         self, wanted: Sequence[Mapping[str, Any]], found: Sequence[Mapping[str, Any]]
     ) -> float:
         """Largest relative error in what is not random."""
-        random = self._verifier.traits.random
-        names = [name for name in self._outputs if name not in random]
         pairs = zip(wanted, found, strict=True)
-        return max((relative_error(a[n], b[n]) for a, b in pairs for n in names), default=0.0)
+        errors = (relative_error(a[n], b[n]) for a, b in pairs for n in self.comparable)
+        return max(errors, default=0.0)
 
     def _codec_error(self, item: Coded) -> float:
         """Largest relative error in the outputs, on samples or drawn inputs."""
         self._tell(f"measuring the error of the codec at cut {item.number}", 0.0)
-        before = Row(item.before, optimized=False)
-        after = Row(item.after, optimized=False)
-        models = None if item.models is None else [Session(model) for model in item.models]
-        random = self._verifier.traits.random
-        worst = 0.0
-        for index in self._some(samples=True):
-            there = before.through(self._verifier.feeds[index].arrays)
-            for session in models or ():
-                there |= session.run({port.name: there[port.name] for port in session.inputs})
-            values = after.through(there)
-            wanted = self._verifier.outputs(index)
-            errors = (relative_error(wanted[n], values[n]) for n in wanted if n not in random)
-            worst = max([worst, *errors])
-        return worst
+        return codec_error(
+            item,
+            (
+                (self._verifier.feeds[index].arrays, self._verifier.outputs(index))
+                for index in self._some(samples=True)
+            ),
+            self._verifier.traits.random,
+        )
 
     def _first(self, verdict: Verdict, joined: Callable[[], onnx.ModelProto] | None) -> str:
         """The first tensor that differs, for a person."""

@@ -64,7 +64,7 @@ class Adapter:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.points = tuple(points)
-        self.allowed = tuple(range(len(points)) if allowed is None else allowed)
+        self.allowed: Sequence[int] = tuple(range(len(points)) if allowed is None else allowed)
         self.switches = 0
         self._box, self._patience, self._trials, self._clock = box, patience, trials, clock
         self._estimate = Estimate(context, box)

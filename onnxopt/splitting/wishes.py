@@ -56,6 +56,11 @@ def named(subject: Subject, names: Sequence[str], codec: Codec) -> Wish:
     if found.added:
         listed = ", ".join(f"'{name}'" for name in found.added)
         remarks.append(f"added to the boundary, for the edge needs it too: {listed}")
+    remarks += [
+        f"`split serve` and `split run` will refuse this cut: the edge makes the output "
+        f"'{tensor.name}', {tensor.why_not.removeprefix('it is ')}, and cannot send it back"
+        for tensor in subject.dag.unsent(found.device)
+    ]
     if not found.device:
         remarks.append("nothing runs on the device: it sends the inputs of the model")
         return Wish((), (codec, "none"), 0, remarks=tuple(remarks))
@@ -77,7 +82,7 @@ def planned(subject: Subject, plan: Plan, text: str, model: str) -> Wish:
             "the plan is for another model: its hash is not that of this file",
             "plan again with `onnxopt split plan`",
         )
-    chain = tuple(_device(subject.dag, cut) for cut in plan.cuts[1:-1])
+    chain = tuple(device_of(subject.dag, cut) for cut in plan.cuts[1:-1])
     bounds = [frozenset[int](), *chain, frozenset(range(len(subject.dag.operators)))]
     for number, (inner, outer) in enumerate(pairwise(bounds)):
         if not inner < outer:
@@ -89,7 +94,7 @@ def planned(subject: Subject, plan: Plan, text: str, model: str) -> Wish:
     return Wish(chain, tuple(cut.codec for cut in plan.cuts), plan.chosen, text)
 
 
-def _device(dag: Dag, cut: PlannedCut) -> frozenset[int]:
+def device_of(dag: Dag, cut: PlannedCut) -> frozenset[int]:
     """What the device computes: what is sent, and the outputs that it makes."""
     number = {tensor.name: tensor for tensor in dag.tensors}
     unknown = [name for name in (*cut.tensors, *cut.outputs) if name not in number]
@@ -123,7 +128,7 @@ def spread(subject: Subject, count: int, codec: Codec) -> Wish:
     if not chain:
         raise UsageError(
             "the model has no place to cut at: it is one operator, or what lies "
-            "between its operators cannot be sent"
+            "between its operators, or an output that the edge makes, cannot be sent"
         )
     devices = tuple(frozenset(cuts.operators(cut)) for cut in chain)
     chosen = 1 + min(range(len(chain)), key=lambda place: (sent[chain[place]], place))

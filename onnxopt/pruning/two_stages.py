@@ -24,9 +24,9 @@ def first_target(whole: float, target: float) -> float:
 def blocks_in_order(
     proto: onnx.ModelProto, ways: Mapping[Block, Sequence[Way]], meter: Meter, target: float
 ) -> tuple[Way, ...]:
-    """The blocks to remove until the model would cost less than it may.
+    """The blocks to remove while the model costs no less than it may, so that channels can meet it.
 
-    That is one block short of the target, so that channels can meet it; fewer where blocks end.
+    One that would save too much is passed over: a later one may fit.
     """
     whole = meter.of(proto)
     rated = []
@@ -40,9 +40,8 @@ def blocks_in_order(
         if any(_overlap(way.block, other.block) for other in taken):
             continue
         tried = [*taken, way]
-        if meter.of(without(proto, {w.block: w.standin for w in tried})) < target:
-            break
-        taken = tried
+        if meter.of(without(proto, {w.block: w.standin for w in tried})) >= target:
+            taken = tried
     return tuple(taken)
 
 

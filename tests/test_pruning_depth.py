@@ -311,5 +311,17 @@ def test_options_of_blocks_that_contradict_each_other_are_refused(
 
 
 def test_a_budget_beyond_all_blocks_says_how_far_it_goes() -> None:
-    with pytest.raises(UsageError, match=r"0\.01% of the FLOPs cannot be reached"):
+    with pytest.raises(UsageError, match=r"0\.01% of the FLOPs cannot be reached") as told:
         pruner().at(Budget("flops", 0.0001))
+    assert "without 4 of 4 residual blocks" in told.value.what
+    assert "most of it in /" in told.value.what  # what stands in the way, too
+
+
+def test_a_model_without_blocks_is_refused_without_a_word_of_them() -> None:
+    kept = tuple(node.name for node in pruner().base.graph.node if node.op_type == "Add")
+    assert kept, "blocks are called by the nodes that add"
+    blockless = pruner(replace(QUICK, ignore=kept))
+    assert not blockless.ways
+    with pytest.raises(UsageError, match="most of it in /") as told:
+        blockless.at(Budget("flops", 0.0001))
+    assert "residual" not in told.value.what

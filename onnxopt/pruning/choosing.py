@@ -160,16 +160,27 @@ def _on_grid(
 
 
 def require_possible(
-    analysis: Analysis, meter: Meter, target: float, options: PruneOptions, whole: float
+    analysis: Analysis,
+    meter: Meter,
+    target: float,
+    options: PruneOptions,
+    whole: float,
+    *,
+    cost: CostByWidths | None = None,
+    fixed: float | None = None,
+    gone: str = "",
 ) -> None:
     """Raise UsageError if all groups at their smallest widths cost too much; say what stops it.
 
     Args:
         target, whole: what the model may cost, and what the original costs.
+        cost, fixed: of what is left where residual blocks go too: by widths, and beside that.
+        gone: these blocks, in words.
     """
-    cost = meter.by_widths(analysis.channels, analysis.groups)
-    full = [len(group.units) for group in analysis.groups]
-    fixed = meter.of(analysis.proto) - cost.total(full)
+    if cost is None or fixed is None:
+        cost = meter.by_widths(analysis.channels, analysis.groups)
+        full = [len(group.units) for group in analysis.groups]
+        fixed = meter.of(analysis.proto) - cost.total(full)
     grid = 1 if options.relaxed else options.multiple_of
     curves = curves_of(analysis, replace(options, multiple_of=grid), {})
     problem = Problem(curves, cost, target)
@@ -194,10 +205,10 @@ def require_possible(
     limits += ["lower --min-channels"] if options.min_channels > 1 else []
     limits += ["lower --multiple-of"] if grid > 1 else []
     limits += [f"ask for at least {possible:g}%"] if possible < 100 else []
+    most = f"; most of it in {', '.join(named)}{others}" if named else ""
     raise UsageError(
         f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
-        f"their {smallest} widths {min(possible, 100):g}% remain; most of it in {', '.join(named)}"
-        f"{others}",
+        f"their {smallest} widths{gone} {min(possible, 100):g}% remain{most}",
         ", or ".join(limits),
     )
 

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-from onnxopt.errors import UsageError
 from onnxopt.pruning.analysis import Analysis, Tell, finite
 from onnxopt.pruning.block_trials import Way, ways_without
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.channels import Channels
+from onnxopt.pruning.choosing import require_possible
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.depth import Chosen, choose_blocks
 from onnxopt.pruning.meters import Meter
@@ -66,14 +65,13 @@ def chosen(
         )  # fmt: skip
         if not found.value.excess:
             return found
-    whole = meter.of(analysis.proto)
-    possible = math.ceil(1000 * (target + found.value.excess) / whole) / 10
-    raise UsageError(
-        f"{100 * target / whole:.3g}% of the {meter.unit} cannot be reached: with all groups at "
-        f"their smallest widths and without {len(found.ways)} of {len(ways)} residual blocks "
-        f"{possible:g}% remain",
-        f"ask for at least {possible:g}%",
-    )
+    savings = Savings(analysis.channels, meter)
+    gone = f" and without {len(found.ways)} of {len(ways)} residual blocks" if ways else ""
+    require_possible(
+        analysis, meter, target, options, savings.whole,
+        cost=savings.left(found.ways), fixed=savings.constant(found.ways), gone=gone,
+    )  # fmt: skip
+    return found
 
 
 def second_stage(rounds: Rounds, meter: Meter, target: float) -> None:

@@ -68,6 +68,17 @@ def test_a_run_tells_where_the_time_went_and_writes_what_came_out(
         np.testing.assert_array_equal(found["y"], expected["y"])
 
 
+def test_a_run_that_never_asks_the_edge_says_so(
+    folder: Path, samples: Path, url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = f"cut{len(CUTS_OF_TWO_BRANCHES) + 1:02d}"
+    command = ["split", "run", str(folder), "--edge", url, "-i", str(samples)]
+    assert run([*command, "--cut", last]) == 0
+    assert "nothing was sent: all of it ran on this machine" in capsys.readouterr().out
+    assert run(command) == 0
+    assert "nothing was sent" not in capsys.readouterr().out
+
+
 def test_json_is_all_that_is_printed(
     folder: Path, samples: Path, url: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

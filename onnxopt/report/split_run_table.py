@@ -42,6 +42,8 @@ def _lines(run: RunSummary) -> list[str]:
     if run.sent_bytes:
         sizes = f"{bytes_text(round(sent))} there, {bytes_text(round(received))} back"
         lines.append(f"over the wire for a request, on average: {sizes}")
+    elif run.edge:
+        lines.append("nothing was sent: all of it ran on this machine")
     return lines
 
 

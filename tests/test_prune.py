@@ -12,13 +12,12 @@ import onnx
 import onnx.numpy_helper
 import pytest
 from cuts import weighted
-from judge import REPOSITORY
+from digits import MODELS, digits, digits_samples
 
 from onnxopt.calibration import Calibration, load_calibration
 from onnxopt.cost import cost_of
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.evaluation import evaluate, load_metric
-from onnxopt.model import load
 from onnxopt.optimizer import Options
 from onnxopt.profiling.machine import channel_block
 from onnxopt.pruning.agreement import agreement, check_signature
@@ -36,19 +35,7 @@ from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
 from onnxopt.timing import side_by_side
 
-MODELS = REPOSITORY / "models"
 QUICK = PruneOptions(compensation="none", strategy="uniform")
-
-
-@cache
-def digits() -> onnx.ModelProto:
-    return load(MODELS / "digits_resnet.onnx")
-
-
-@cache
-def samples() -> Calibration:
-    path = MODELS / "digits_resnet_calibration.npz"
-    return load_calibration(path, model_inputs(digits()), samples=100)
 
 
 @cache
@@ -60,7 +47,7 @@ def by_weights() -> Pruner:
 @cache
 def half() -> Pruned:
     """At half the FLOPs, with all that calibration gives."""
-    return Pruner(digits(), samples()).at(Budget("flops", 0.5))
+    return Pruner(digits(), digits_samples(100)).at(Budget("flops", 0.5))
 
 
 def top1(model: onnx.ModelProto) -> float:
@@ -131,7 +118,7 @@ def test_the_pruned_model_has_the_signature_of_the_original_and_finite_outputs()
     assert model_inputs(half().model) == model_inputs(digits())
     assert model_outputs(half().model) == model_outputs(digits())
     onnx.checker.check_model(half().model, full_check=True)
-    found = agreement(digits(), half().model, samples().batches(20), "samples")
+    found = agreement(digits(), half().model, digits_samples(100).batches(20), "samples")
     (output,) = found.outputs
     assert found.samples == 100 and output.top1 is not None and output.top1 > 0.95
     assert output.cosine is not None and output.cosine > 0.9 and output.relative < 0.4
@@ -139,7 +126,7 @@ def test_the_pruned_model_has_the_signature_of_the_original_and_finite_outputs()
 
 def test_samples_make_up_for_what_is_gone() -> None:
     by_size = PruneOptions(compensation="none", criterion="l1", strategy="uniform")
-    bare = Pruner(digits(), samples(), by_size).at(Budget("flops", 0.5))
+    bare = Pruner(digits(), digits_samples(100), by_size).at(Budget("flops", 0.5))
     assert top1(half().model) > top1(bare.model) + 0.05
 
 
@@ -154,7 +141,7 @@ def test_deep_cuts_take_two_rounds_and_keep_what_each_group_must_keep(
 ) -> None:
     monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.45)
     options = PruneOptions(compensation="scale", max_per_group=0.8)
-    made = Pruner(digits(), samples(), options).at(Budget("flops", 0.3))
+    made = Pruner(digits(), digits_samples(100), options).at(Budget("flops", 0.3))
     first, second = made.rounds
     assert made.cost.macs == pytest.approx(0.3 * made.original.macs, rel=0.01)
     original = {choice.name: choice.units for choice in first.groups}
@@ -314,7 +301,7 @@ def test_outputs_that_become_nan_are_refused() -> None:
             array = np.full(tuple(tensor.dims), np.nan, np.float32)
             tensor.CopyFrom(onnx.numpy_helper.from_array(array, tensor.name))
     with pytest.raises(CheckError, match="NaN or infinity in 'logits'"):
-        agreement(digits(), broken, samples().batches(50), "samples")
+        agreement(digits(), broken, digits_samples(100).batches(50), "samples")
 
 
 def test_runs_side_by_side_take_turns() -> None:

@@ -10,14 +10,11 @@ from pathlib import Path
 
 import judge
 import numpy as np
-import onnx
 import pytest
 import timed_models
-from judge import REPOSITORY
+from digits import CALIBRATION, DIGITS, digits, digits_samples
 
-from onnxopt.calibration import load_calibration
 from onnxopt.errors import CheckError, UsageError
-from onnxopt.model import load
 from onnxopt.pruning.allocate import roughly
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.block_trials import Way
@@ -32,18 +29,13 @@ from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.plan import plan_json, read_plan
 from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.removal import Removed, Replaced, without
-from onnxopt.pruning.results import BlockChoice
 from onnxopt.pruning.savings import Savings
 from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.threshold import threshold
 from onnxopt.pruning.two_stages import blocks_in_order
 from onnxopt.pruning.widths import Factor, Term, WidthCost
 from onnxopt.runtime import Session
-from onnxopt.signature import model_inputs
 
-MODELS = REPOSITORY / "models"
-DIGITS = MODELS / "digits_resnet.onnx"
-CALIBRATION = MODELS / "digits_resnet_calibration.npz"
 FLOPS = Static("flops")
 QUICK = PruneOptions(compensation="none", blocks="drop")
 WIDE = replace(QUICK, max_per_group=0.2)
@@ -51,14 +43,8 @@ WIDE = replace(QUICK, max_per_group=0.2)
 
 
 @cache
-def digits() -> onnx.ModelProto:
-    return load(DIGITS)
-
-
-@cache
 def pruner(options: PruneOptions = QUICK, samples: int = 64) -> Pruner:
-    found = load_calibration(CALIBRATION, model_inputs(digits()), samples=samples)
-    return Pruner(digits(), found, options, workers=1)
+    return Pruner(digits(), digits_samples(samples), options, workers=1)
 
 
 def made_up_ways(damages: dict[str, float]) -> dict[Block, tuple[Way, ...]]:
@@ -268,10 +254,10 @@ def test_by_default_blocks_stay_where_the_budget_is_not_one_of_time() -> None:
 
 def test_with_a_budget_of_time_blocks_may_go() -> None:
     fake = timed_models.Fake(startup=0.0)
-    found = load_calibration(CALIBRATION, model_inputs(digits()), samples=64)
-    made = Pruner(
-        digits(), found, PruneOptions(compensation="none"), stopwatch=fake.stopwatch, workers=1
-    ).at(Budget("latency", 0.3))
+    options = PruneOptions(compensation="none")
+    made = Pruner(digits(), digits_samples(64), options, stopwatch=fake.stopwatch, workers=1).at(
+        Budget("latency", 0.3)
+    )
     assert made.rounds[0].depth is not None and made.rounds[0].depth.gone
     assert made.latency is not None
     assert made.latency.reached == pytest.approx(0.3, rel=0.05)
@@ -281,7 +267,6 @@ def test_a_preview_says_which_blocks_could_go_and_which_would() -> None:
     found = pruner(WIDE).preview("flops", Budget("flops", 0.4))
     assert len(found.blocks) == len(pruner().ways)
     assert any(choice.becomes for choice in found.blocks)
-    assert all(isinstance(choice, BlockChoice) for choice in found.blocks)
     assert not any(choice.becomes for choice in pruner().preview("flops").blocks)
 
 

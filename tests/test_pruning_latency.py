@@ -3,21 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import cache
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import timed_models
-from judge import REPOSITORY
+from digits import MODELS, digits, digits_samples
 from profiles import FakeTime
 from timed_models import Fake, profile_of
 
-from onnxopt.calibration import Calibration, load_calibration
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.latency import LayerLatency, predict
-from onnxopt.model import load
 from onnxopt.profiling.machine import machine
 from onnxopt.profiling.spread import Run
 from onnxopt.profiling.turns import Clock
@@ -32,27 +29,14 @@ from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.remarks import of_latency
 from onnxopt.pruning.results import Latency, LatencyTry
 from onnxopt.pruning.stopwatch import against, timing_of
-from onnxopt.signature import model_inputs
 from onnxopt.timing import Timing
 
-MODELS = REPOSITORY / "models"
 QUICK = PruneOptions(compensation="none", strategy="uniform")
 ANY_WIDTH = PruneOptions(compensation="none", blocks="keep")
 
 
-@cache
-def digits() -> onnx.ModelProto:
-    return load(MODELS / "digits_resnet.onnx")
-
-
-@cache
-def samples() -> Calibration:
-    path = MODELS / "digits_resnet_calibration.npz"
-    return load_calibration(path, model_inputs(digits()), samples=40)
-
-
 def pruner(fake: Fake, options: PruneOptions = ANY_WIDTH) -> Pruner:
-    return Pruner(digits(), samples(), options, stopwatch=fake.stopwatch, workers=1)
+    return Pruner(digits(), digits_samples(40), options, stopwatch=fake.stopwatch, workers=1)
 
 
 @pytest.mark.parametrize(

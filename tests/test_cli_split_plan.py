@@ -7,6 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
+import onnx.helper
 import pytest
 
 from onnxopt.cli.main import run
@@ -199,3 +201,17 @@ def test_profiles_of_other_models_and_other_sizes_are_refused(
     plan = ["split", "profile", DIGITS, "--plan", profile]
     assert run(plan) == 2
     assert "is not a plan" in capsys.readouterr().err
+
+
+def test_a_model_that_does_not_load_is_told_of_and_not_a_half_of_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    proto = onnx.load(DIGITS)
+    last = next(node for node in reversed(proto.graph.node) if node.op_type == "Relu")
+    last.attribute.append(onnx.helper.make_attribute("axes", [1]))
+    broken, out = tmp_path / "broken.onnx", tmp_path / "device.json"
+    broken.write_bytes(proto.SerializeToString())
+    assert run(["split", "profile", str(broken), "-o", str(out), "--quiet"]) == 3
+    said = capsys.readouterr().err
+    assert "the model is not valid ONNX" in said and "suffix" not in said
+    assert not out.exists()

@@ -46,7 +46,8 @@ def measure_split(
 
     Raises:
         UsageError: shapes or inputs do not fit the model.
-        MeasureError: ONNX Runtime does not load or run it, or a part of it.
+        BadModelError, UnverifiableError: ONNX Runtime does not load it.
+        MeasureError: it does not run it, or a part of it.
     """
     notes = []
     room = max(1, LARGEST_BYTES // max(1, 2 * sum(subject.dag.weight_bytes)))

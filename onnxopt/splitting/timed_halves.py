@@ -66,9 +66,15 @@ class WatchedModel:
 
 
 class Halves:
-    """Makes sessions of a model and of what it is cut into."""
+    """Makes sessions of a model and of what it is cut into.
+
+    Raises:
+        UsageError: shapes or inputs do not fit the model.
+        BadModelError, UnverifiableError: ONNX Runtime does not load the model.
+    """
 
     def __init__(self, subject: Subject, folder: Path, asked: Asked) -> None:
+        Session(subject.proto, optimized=True)  # or a half of it would be told to be wrong
         self._subject, self._folder, self._asked = subject, folder, asked
         inputs = [Input(p.name, _type_of(p), p.dims or ()) for p in model_inputs(subject.proto)]
         if asked.inputs is None:

@@ -39,6 +39,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         + ("pruning/savings.py", "pruning/depth.py", "pruning/two_stages.py", "pruning/dropping.py")
         + ("pruning/remarks.py", "pruning/meters.py", "pruning/confirming.py", "pruning/timed.py")
         + ("pruning/stopwatch.py", "pruning/batches.py", "pruning/rewritings.py")
+        + ("pruning/contest.py",)
     ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),

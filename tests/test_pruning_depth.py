@@ -77,7 +77,7 @@ def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed
     names = [block.name for block in pruner().ways]
     ways = made_up_ways({name: float(10 ** rng.uniform(-3, 0)) for name in names})
     target = share * FLOPS.of(pruner().base)
-    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)
+    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
     search = Search(
         pruner().analysis, ways, Savings(pruner().analysis.channels, FLOPS), target, QUICK
     )
@@ -94,7 +94,7 @@ def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
     names = [block.name for block in pruner().ways]
     ways = made_up_ways({name: 0.0 if name == names[1] else 1e3 for name in names})
     target = 0.8 * FLOPS.of(pruner().base)
-    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)
+    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
     assert [way.block.name for way in found.ways] == [names[1]]
 
 

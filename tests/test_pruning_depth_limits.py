@@ -113,7 +113,7 @@ def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: P
         }
         for share in (0.6, 0.15):
             target = share * PARAMS.of(found.base)
-            chosen = choose_blocks(found.analysis, ways, PARAMS, target, DROP)
+            chosen = choose_blocks(found.analysis, ways, PARAMS, target, DROP)[0]
             ordered = blocks_in_order(found.base, ways, PARAMS, 0.0)
             for taken in (chosen.ways, ordered):
                 names = {way.block.name for way in taken}
@@ -425,7 +425,7 @@ def test_blocks_that_go_are_told_in_the_order_of_the_model(tmp_path: Path) -> No
     found = pruner_of(chain(6, 6, 6, 6), tmp_path)
     ways = {b: (replace(each[0], damage=1e-6),) for b, each in found.ways.items()}
     for turned in (ways, dict(reversed(ways.items()))):
-        chosen = choose_blocks(found.analysis, turned, PARAMS, 150, DROP)
+        chosen = choose_blocks(found.analysis, turned, PARAMS, 150, DROP)[0]
         names = [way.block.exit for way in chosen.ways]
         assert len(names) >= 3 and names == sorted(names)
 

@@ -4,7 +4,8 @@ One knapsack, whose choices are a width for each group of channels, and for each
 stays, goes, or is replaced by a linear map. A block that goes saves all that its layers take at
 whatever widths, their start-up among it; then its own groups cost nothing. So for each set of
 blocks the widths of the rest are a problem of their own (`allocate.py`), and the set is searched:
-each step takes out, or brings back, the block that lowers the expected damage most.
+each step takes out, or brings back, the block that lowers the expected damage most. That tells sets
+apart to within a tenth at best, so several of the best are handed on (`contest.py`).
 """
 
 from __future__ import annotations
@@ -45,6 +46,14 @@ six that are apart."""
 PATIENCE = 5
 """So many steps that are no better in a row are taken; the first gaps often cost more than they
 give, and several together less."""
+
+FINALISTS = 4
+"""Sets that are handed on at most."""
+
+LIKELY = 1.2
+"""And those only whose expected damage is at most this times the least. On a ResNet-56 at 0.4 of
+the FLOPs two blocks fewer were expected to do 9 % more damage than none, and did 5 % less, on
+calibration samples that took no part."""
 
 SLOPE = 0.97
 """A price is what widths would lose more if the budget were this share of it."""
@@ -92,6 +101,11 @@ class Chosen:
     ways: tuple[Way, ...]
     value: Value
 
+    @property
+    def key(self) -> list[list[str]]:
+        """What tells it from other sets, as plain data."""
+        return [[way.block.name, way.kind] for way in self.ways]
+
 
 def choose_blocks(
     analysis: Analysis,
@@ -100,8 +114,8 @@ def choose_blocks(
     target: float,
     options: PruneOptions,
     tell: Callable[[float], None] = lambda done: None,
-) -> Chosen:
-    """Search the set of blocks to do without.
+) -> tuple[Chosen, ...]:
+    """Search the set of blocks to do without; the best found and its rivals, the best one first.
 
     Args:
         analysis: of the model with all its blocks.
@@ -113,14 +127,35 @@ def choose_blocks(
     for _ in range(MOST_CORRECTIONS):
         search = Search(analysis, ways, savings, aim, options)
         gone, value = _searched(search, tell)
+        if value.excess:
+            break
         left = meter.of(without(analysis.proto, {way.block: way.standin for way in gone}))
         off = left - savings.constant(gone) - savings.left(gone).total(savings.full)
         missed = target - off - aim
-        if value.excess or abs(missed) <= meter.close_enough * target:
+        if abs(missed) <= meter.close_enough * target:
             break
         aim += missed
-    ordered = sorted(gone, key=lambda way: search.places[way.block.exit])
-    return Chosen(tuple(ordered), value)
+    return tuple(
+        Chosen(
+            tuple(sorted(ways, key=lambda way: search.places[way.block.exit])), search.value(ways)
+        )
+        for ways in (gone, *_rivals(search, gone))
+    )
+
+
+def _rivals(search: Search, best: Gone) -> Iterator[Gone]:
+    """Sets that may be as good as the best: of each number of blocks one, these far apart."""
+    most = LIKELY * search.value(best).damage
+    of_size: dict[int, tuple[tuple[float, float], Gone]] = {}
+    for gone, value in search.known():
+        if not value.excess and value.damage <= most:
+            of_size.setdefault(len(gone), (value.order, gone))
+            if value.order < of_size[len(gone)][0]:
+                of_size[len(gone)] = value.order, gone
+    taken = [len(best)]
+    while len(taken) < FINALISTS and (left := of_size.keys() - set(taken)):
+        taken.append(max(sorted(left), key=lambda n: min(abs(n - other) for other in taken)))
+        yield of_size[taken[-1]][1]
 
 
 def _searched(search: Search, tell: Callable[[float], None]) -> tuple[Gone, Value]:
@@ -171,6 +206,10 @@ class Search:
         if gone not in self._values:
             self._values[gone] = self._valued(gone)
         return self._values[gone]
+
+    def known(self) -> Iterator[tuple[Gone, Value]]:
+        """All sets that have been valued."""
+        yield from self._values.items()
 
     def _valued(self, gone: Gone) -> Value:
         curves, cost = self._curves(gone), self.savings.left(gone)

@@ -50,8 +50,8 @@ def chosen(
     target: float,
     options: PruneOptions,
     tell: Tell,
-) -> Chosen:
-    """The blocks to do without so that a model costs no more than a target.
+) -> tuple[Chosen, ...]:
+    """Sets of blocks without which a model costs no more than a target, the likeliest first.
 
     Raises:
         UsageError: without blocks and with all groups at their smallest widths it costs more.
@@ -63,13 +63,14 @@ def chosen(
             analysis, ways, meter, target, replace(options, multiple_of=grid),
             lambda done: tell("choosing blocks", done),
         )  # fmt: skip
-        if not found.value.excess:
+        if not found[0].value.excess:
             return found
+    ways_out = found[0].ways
     savings = Savings(analysis.channels, meter)
-    gone = f" and without {len(found.ways)} of {len(ways)} residual blocks" if ways else ""
+    gone = f" and without {len(ways_out)} of {len(ways)} residual blocks" if ways else ""
     require_possible(
         analysis, meter, target, options, savings.whole,
-        cost=savings.left(found.ways), fixed=savings.constant(found.ways), gone=gone,
+        cost=savings.left(ways_out), fixed=savings.constant(ways_out), gone=gone,
     )  # fmt: skip
     return found
 

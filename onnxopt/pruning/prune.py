@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -24,6 +24,7 @@ from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import choose, require_possible
 from onnxopt.pruning.confirming import Confirming
+from onnxopt.pruning.contest import Entry, least_error
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.depth import Chosen
 from onnxopt.pruning.dropping import chosen, may_go_with_channels, second_stage, tried
@@ -40,6 +41,7 @@ from onnxopt.pruning.remarks import (
 from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
+from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
@@ -179,14 +181,27 @@ class Pruner:
             rounds.choose_and_cut(meter, first_target(start, target))
             second_stage(rounds, meter, target)
         elif self._may_drop(budget.mode):
-            gone = self._chosen(meter, target).ways
-            if self.ways:
-                rounds.drop(self._choices(meter, gone))
+            self._drop(rounds, self._chosen(meter, target), meter)
             start = meter.of(rounds.pruned)
+        self._cut(rounds, meter, start, target, confirming)
+        return self._finished(rounds, budget, confirming)
+
+    def _drop(self, rounds: Rounds, chosen: Chosen, meter: Meter) -> None:
+        if self.ways:
+            rounds.drop(self._choices(meter, chosen.ways))
+
+    def _cut(
+        self,
+        rounds: Rounds,
+        meter: Meter,
+        start: float,
+        target: float,
+        confirming: Confirming | None = None,
+    ) -> None:
+        """Channels, until the model costs what it may; in two rounds where that is far."""
         if target < ONE_ROUND * start and self.has_samples and self.options.strategy == "damage":
             rounds.choose_and_cut(meter, (start * target) ** 0.5)
         rounds.choose_and_cut(meter, target, confirming)
-        return self._finished(rounds, budget, confirming)
 
     def _may_drop(self, mode: Mode) -> bool:
         """Whether residual blocks may go together with channels."""
@@ -198,7 +213,28 @@ class Pruner:
         return tried(self._rounds(self.analysis))
 
     def _chosen(self, meter: Meter, target: float) -> Chosen:
-        return chosen(self.analysis, self.ways, meter, target, self.options, self.tell)
+        """The blocks to do without: of the likeliest sets the one that leaves the least error."""
+        found = chosen(self.analysis, self.ways, meter, target, self.options, self.tell)
+        named = {f"without {len(each.ways)} residual blocks": each for each in found}
+
+        def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
+            return Rounds(
+                self.base, self.options, batches, self.has_samples, tell, self.analysis,
+                self.workers,
+            )  # fmt: skip
+
+        def entry(each: Chosen) -> Entry:
+            def carry_out(rounds: Rounds) -> bool:
+                self._drop(rounds, each, meter)
+                self._cut(rounds, meter, meter.of(rounds.pruned), target)
+                return abs(meter.of(rounds.pruned) / target - 1) <= meter.tolerated
+
+            return carry_out
+
+        key = asdict(self.options), meter.unit, target, [each.key for each in found]
+        saved = self.cache.pieces("contest", self.base, *key)
+        entries = {name: entry(each) for name, each in named.items()}
+        return named[least_error(entries, begin, self.batches, saved, self.tell)]
 
     def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
         return block_choices(Savings(self.analysis.channels, meter), self.ways, gone)

@@ -1,0 +1,98 @@
+"""Which of several ways to prune leaves the least error: each is carried out with some samples.
+
+What single cuts do to a model says little of what many do together; the sum of expected damages
+tells sets of residual blocks apart to within a tenth, and there are many such sets.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from itertools import accumulate
+from typing import TypeAlias
+
+from onnxopt.errors import UsageError
+from onnxopt.pruning.agreement import batch_size
+from onnxopt.pruning.analysis import Tell
+from onnxopt.pruning.cache import Pieces
+from onnxopt.pruning.rounds import Rounds
+from onnxopt.pruning.samples import Batch
+from onnxopt.pruning.sensitivity import output_change
+from onnxopt.pruning.stepper import Stepper
+
+MOST_FITTED = 512
+"""Samples that an entry is pruned with at most; the order of entries changes little with more."""
+
+MOST_JUDGED = 1024
+JUDGING = 4
+"""One of so many batches at least only judges."""
+
+Entry: TypeAlias = Callable[[Rounds], bool]
+"""Prunes the model of these rounds to its end; says whether that met the budget."""
+
+
+def least_error(
+    entries: Mapping[str, Entry],
+    begin: Callable[[Sequence[Batch], Tell], Rounds],
+    batches: Sequence[Batch],
+    saved: Pieces,
+    tell: Tell,
+) -> str:
+    """The name of the entry that leaves the least error of those that meet the budget.
+
+    Each is carried out with some of the samples, and judged by others.
+
+    Args:
+        entries: by name, the likeliest first; one may raise UsageError instead of missing.
+        begin: the model as it is, to be pruned with these batches.
+        saved: where errors are kept.
+        tell: is told what is being tried.
+    """
+    names = list(entries)
+    if len(names) == 1:
+        return names[0]
+    fitted, judging = apart(batches)
+    found: dict[str, tuple[bool, float]] = {}
+    for name in names:
+
+        def told(stage: str, done: float, said: str = name) -> None:
+            tell(f"trying {said}: {stage}", done)
+
+        if (piece := saved.get(name)) is None:
+            missed, error = _carried_out(entries[name], begin(fitted, told), judging)
+            piece = {"missed": missed, "error": error}
+            saved.put(name, piece)
+        error = math.inf if piece["error"] is None else piece["error"]
+        found[name] = piece["missed"], error
+    return min(names, key=lambda name: found[name])
+
+
+def apart(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:
+    """Some batches to prune with, and others to judge by; the same where there is only one."""
+    count = len(batches) - -(-len(batches) // JUDGING) if len(batches) > 1 else 1
+    fitted = _first(batches[:count], MOST_FITTED)
+    return fitted, _first(batches[len(fitted) :] or batches, MOST_JUDGED)
+
+
+def _first(batches: Sequence[Batch], most: int) -> list[Batch]:
+    """As many of the first batches as hold no more samples than that, but one at least."""
+    totals = accumulate(batch_size(batch) for batch in batches)
+    return [
+        batch
+        for n, (batch, total) in enumerate(zip(batches, totals, strict=True))
+        if not n or total <= most
+    ]
+
+
+def _carried_out(
+    entry: Entry, rounds: Rounds, judging: Sequence[Batch]
+) -> tuple[bool, float | None]:
+    """Whether it misses the budget, and the change of the outputs; None if nothing tells that."""
+    try:
+        is_met = entry(rounds)
+    except UsageError:
+        return True, None
+    reference = Stepper(rounds.base, judging, threads=1).finish()
+    found = Stepper(rounds.pruned, judging, threads=1).finish()
+    both = min(len(reference), len(found))  # not all are held where values are large
+    return not is_met, output_change(reference[:both], found[:both])

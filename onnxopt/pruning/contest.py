@@ -20,6 +20,9 @@ from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.sensitivity import output_change
 from onnxopt.pruning.stepper import Stepper
 
+MOST_TRIED = 6
+"""Entries that are carried out at most."""
+
 MOST_FITTED = 512
 """Samples that an entry is pruned with at most; the order of entries changes little with more."""
 
@@ -30,9 +33,13 @@ JUDGING = 4
 Entry: TypeAlias = Callable[[Rounds], bool]
 """Prunes the model of these rounds to its end; says whether that met the budget."""
 
+Result: TypeAlias = tuple[bool, float]
+"""Whether an entry missed its budget, and the error that it leaves; less is better."""
+
 
 def least_error(
     entries: Mapping[str, Entry],
+    first: str,
     begin: Callable[[Sequence[Batch], Tell], Rounds],
     batches: Sequence[Batch],
     saved: Pieces,
@@ -40,31 +47,48 @@ def least_error(
 ) -> str:
     """The name of the entry that leaves the least error of those that meet the budget.
 
-    Each is carried out with some of the samples, and judged by others.
+    Each is carried out with some of the samples, and judged by others. If they are many, both ends
+    are tried, and then what lies halfway between the best and those next to it.
 
     Args:
-        entries: by name, the likeliest first; one may raise UsageError instead of missing.
+        entries: by name, in an order in which neighbours are alike; one may raise UsageError
+            instead of missing its budget.
+        first: the likeliest.
         begin: the model as it is, to be pruned with these batches.
         saved: where errors are kept.
         tell: is told what is being tried.
     """
     names = list(entries)
-    if len(names) == 1:
-        return names[0]
     fitted, judging = apart(batches)
-    found: dict[str, tuple[bool, float]] = {}
-    for name in names:
-
-        def told(stage: str, done: float, said: str = name) -> None:
-            tell(f"trying {said}: {stage}", done)
-
+    found: dict[int, Result] = {}
+    while (place := _next(found, len(names), names.index(first))) is not None:
+        if len(names) == 1:
+            return first
+        name = names[place]
         if (piece := saved.get(name)) is None:
+
+            def told(stage: str, done: float, said: str = name) -> None:
+                tell(f"trying {said}: {stage}", done)
+
             missed, error = _carried_out(entries[name], begin(fitted, told), judging)
             piece = {"missed": missed, "error": error}
             saved.put(name, piece)
-        error = math.inf if piece["error"] is None else piece["error"]
-        found[name] = piece["missed"], error
-    return min(names, key=lambda name: found[name])
+        found[place] = piece["missed"], math.inf if piece["error"] is None else piece["error"]
+    return names[min(found, key=lambda place: found[place])]
+
+
+def _next(found: Mapping[int, Result], count: int, first: int) -> int | None:
+    """The next place to try of so many; None if that is enough."""
+    if len(found) >= MOST_TRIED:
+        return None
+    for place in (first, 0, count - 1):
+        if place not in found:
+            return place
+    best = min(found, key=lambda place: found[place])
+    below = max((place for place in found if place < best), default=best)
+    above = min((place for place in found if place > best), default=best)
+    gap, place = max((best - below, (best + below) // 2), (above - best, (best + above) // 2))
+    return place if gap > 1 else None
 
 
 def apart(batches: Sequence[Batch]) -> tuple[list[Batch], list[Batch]]:

@@ -215,7 +215,8 @@ class Pruner:
     def _chosen(self, meter: Meter, target: float) -> Chosen:
         """The blocks to do without: of the likeliest sets the one that leaves the least error."""
         found = chosen(self.analysis, self.ways, meter, target, self.options, self.tell)
-        named = {f"without {len(each.ways)} residual blocks": each for each in found}
+        first, ordered = found[0], sorted(found, key=lambda each: len(each.ways))
+        named = {f"without {len(each.ways)} residual blocks": each for each in ordered}
 
         def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
             return Rounds(
@@ -234,7 +235,8 @@ class Pruner:
         key = asdict(self.options), meter.unit, target, [each.key for each in found]
         saved = self.cache.pieces("contest", self.base, *key)
         entries = {name: entry(each) for name, each in named.items()}
-        return named[least_error(entries, begin, self.batches, saved, self.tell)]
+        likeliest = next(name for name, each in named.items() if each is first)
+        return named[least_error(entries, likeliest, begin, self.batches, saved, self.tell)]
 
     def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
         return block_choices(Savings(self.analysis.channels, meter), self.ways, gone)

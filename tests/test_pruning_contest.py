@@ -1,0 +1,126 @@
+"""Ways to prune that compete: of those within the budget the one with the least error wins."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from digits import digits, digits_samples
+from test_pruning_depth import FLOPS, QUICK, pruner
+
+from onnxopt.errors import UsageError
+from onnxopt.pruning.analysis import Tell
+from onnxopt.pruning.cache import NOWHERE, Cache, Pieces
+from onnxopt.pruning.contest import JUDGING, MOST_TRIED, Entry, _next, apart, least_error
+from onnxopt.pruning.depth import LIKELY, choose_blocks
+from onnxopt.pruning.dropping import chosen
+from onnxopt.pruning.prune import Pruner
+from onnxopt.pruning.rounds import Rounds
+from onnxopt.pruning.samples import Batch
+
+
+def to(share: float, *, is_met: bool = True) -> Entry:
+    """Cuts channels to this share of the FLOPs."""
+
+    def carry_out(rounds: Rounds) -> bool:
+        rounds.choose_and_cut(FLOPS, share * FLOPS.of(rounds.base))
+        return is_met
+
+    return carry_out
+
+
+def impossible(rounds: Rounds) -> bool:
+    raise UsageError("it cannot be met", "ask for less")
+
+
+def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
+    found = pruner()
+    return Rounds(found.base, found.options, batches, True, tell, found.analysis)
+
+
+def winner(entries: dict[str, Entry], saved: Pieces = NOWHERE) -> str:
+    return least_error(
+        entries, next(iter(entries)), begin, pruner().batches, saved, lambda stage, done: None
+    )
+
+
+def test_the_entry_that_leaves_the_least_error_wins_wherever_it_stands() -> None:
+    assert winner({"much": to(0.5), "little": to(0.9)}) == "little"
+    assert winner({"little": to(0.9), "much": to(0.5)}) == "little"
+
+
+def test_an_entry_that_misses_its_budget_loses_to_one_that_meets_it() -> None:
+    assert winner({"missed": to(0.9, is_met=False), "met": to(0.5)}) == "met"
+    assert winner({"refused": impossible, "met": to(0.5)}) == "met"
+    assert winner({"refused": impossible, "missed": to(0.9, is_met=False)}) == "missed"
+
+
+def test_one_entry_wins_without_being_carried_out() -> None:
+    assert winner({"alone": impossible}) == "alone"
+
+
+def test_errors_that_are_kept_are_not_found_again(tmp_path: Path) -> None:
+    saved = Cache(tmp_path).pieces("contest", 1)
+    assert winner({"much": to(0.5), "little": to(0.9)}, saved) == "little"
+    assert winner({"much": impossible, "little": impossible}, saved) == "little"
+
+
+@pytest.mark.parametrize("sizes", [[32], [32, 32], [32] * 5, [8] * 3, [2000, 2000], [32] * 200])
+def test_what_judges_takes_no_part_in_the_pruning(sizes: list[int]) -> None:
+    batches = [{"x": np.zeros((size, 1), np.float32)} for size in sizes]
+    fitted, judging = apart(batches)
+    shared = {id(b) for b in fitted} & {id(b) for b in judging}
+    assert bool(shared) == (len(sizes) == 1)
+    assert fitted and sum(len(b["x"]) for b in judging) >= min(1024, sum(sizes) // JUDGING)
+    assert sum(len(b["x"]) for b in fitted) <= max(512, sizes[0])
+    assert sum(len(b["x"]) for b in judging) <= max(1024, sizes[0])
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7, 15])
+@pytest.mark.parametrize("seed", range(5))
+def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    best, first = rng.integers(count, size=2).tolist()
+    found: dict[int, tuple[bool, float]] = {}
+    while (place := _next(found, count, first)) is not None:
+        assert place not in found
+        found[place] = False, abs(place - best)
+    assert len(found) <= MOST_TRIED and {first, 0, count - 1} <= set(found)
+    assert min(error for _, error in found.values()) <= (0 if count <= 7 else 1)
+
+
+def doubtful(scale: float) -> Pruner:
+    """Blocks of which too little harm is expected, so that several sets are as likely."""
+    found = Pruner(digits(), digits_samples(64), QUICK, workers=1)
+    found.ways = {
+        block: tuple(replace(way, damage=scale * way.damage) for way in ways)
+        for block, ways in found.ways.items()
+    }
+    return found
+
+
+def test_rivals_are_as_likely_as_they_must_be_and_differ_in_their_number_of_blocks() -> None:
+    found = doubtful(0.1)
+    for share in (0.5, 0.3):
+        target = share * FLOPS.of(found.base)
+        sets = choose_blocks(found.analysis, found.ways, FLOPS, target, QUICK)
+        counts = [len(each.ways) for each in sets]
+        assert len(set(counts)) == len(counts) > 1
+        assert all(each.value.damage <= LIKELY * sets[0].value.damage for each in sets)
+        assert all(each.value.order >= sets[0].value.order for each in sets)
+
+
+def test_which_set_wins_does_not_depend_on_which_was_expected_to(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    found = doubtful(0.1)
+    meter = found.meter("flops")
+    target = 0.3 * meter.of(found.base)
+    first = found._chosen(meter, target)
+    sets = chosen(found.analysis, found.ways, meter, target, QUICK, found.tell)
+    assert len(sets) > 1 and first.key != sets[0].key
+    monkeypatch.setattr("onnxopt.pruning.prune.chosen", lambda *given: chosen(*given)[::-1])
+    assert found._chosen(meter, target).key == first.key

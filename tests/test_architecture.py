@@ -37,6 +37,7 @@ LAYERS: dict[str, tuple[str, ...]] = {
         + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
         + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py", "pruning/basis.py")
         + ("pruning/savings.py", "pruning/depth.py", "pruning/two_stages.py", "pruning/dropping.py")
+        + ("pruning/reach.py", "pruning/stage_shares.py")
         + ("pruning/remarks.py", "pruning/meters.py", "pruning/confirming.py", "pruning/timed.py")
         + ("pruning/stopwatch.py", "pruning/batches.py", "pruning/rewritings.py")
     ),

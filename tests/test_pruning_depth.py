@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,21 +16,25 @@ import timed_models
 from digits import CALIBRATION, DIGITS, digits, digits_samples
 
 from onnxopt.errors import CheckError, UsageError
+from onnxopt.pruning import stage_shares
 from onnxopt.pruning.allocate import roughly
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.curves import Curve, Problem
 from onnxopt.pruning.depth import Search, choose_blocks
 from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.job import Done, run
-from onnxopt.pruning.meters import Static
+from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.plan import plan_json, read_plan
 from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.removal import Removed, Replaced, without
+from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.savings import Savings
+from onnxopt.pruning.stage_shares import best_share
 from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.threshold import threshold
 from onnxopt.pruning.two_stages import blocks_in_order
@@ -245,6 +250,64 @@ def test_both_stages_of_slr_take_place_and_meet_the_budget() -> None:
     assert first.depth is None and second.depth is not None and second.depth.gone
     assert any(choice.removed for choice in first.groups)
     assert report.reached == pytest.approx(report.target, rel=0.02)
+
+
+def test_two_stages_reach_what_channels_alone_do_not() -> None:
+    """At most a fifth of each group goes: 0.66 of the FLOPs is the end for channels."""
+    found = pruner(replace(WIDE, strategy="slr")).at(Budget("flops", 0.4))
+    depths = [round_.depth for round_ in found.rounds if round_.depth is not None]
+    assert len(depths) == 1 and depths[0].gone
+    assert found.cost.macs == pytest.approx(0.4 * found.original.macs, rel=0.02)
+    for channels in found.rounds[0].groups:
+        assert channels.width >= 0.8 * channels.units - 1
+
+
+def test_two_stages_refuse_only_what_both_together_do_not_reach() -> None:
+    with pytest.raises(UsageError, match=r"0\.01% of the FLOPs cannot be reached") as told:
+        pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 0.0001))
+    assert "without 4 of 4 residual blocks" in told.value.what
+    assert "most of it in /" in told.value.what and "ask for at least" in told.value.fix
+    least = float(told.value.fix.rpartition(" at least ")[2].rstrip("%")) / 100
+    found = pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 1.02 * least))
+    assert found.cost.macs <= 1.03 * least * found.original.macs
+
+
+def test_the_share_of_the_first_stage_is_the_one_that_leaves_the_least_error(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    errors = {0.25: 0.3, 0.5: None, 0.75: 0.1}
+    asked: list[float] = []
+
+    def error(rounds: Rounds, meter: Meter, first: float, *others: object) -> float | None:
+        share = math.log(first / start) / math.log(0.5)
+        asked.append(round(share, 6))
+        return errors[asked[-1]]
+
+    start = FLOPS.of(pruner().base)
+    monkeypatch.setattr(stage_shares, "_error", error)
+    for _ in range(2):
+        saved = Cache(tmp_path).pieces("shares")
+        ends = (start, 0.5 * start, 0.3 * start)
+        batches = pruner().batches
+        found = best_share(
+            lambda batches, tell: pruner()._rounds(None), batches, FLOPS, ends, saved, pruner().tell
+        )
+        assert found == 0.75
+    assert asked == [0.25, 0.5, 0.75]  # the second time all is known
+
+
+def test_shares_are_judged_by_samples_that_nothing_was_fitted_to() -> None:
+    batches = [{"x": np.full((32, 1), number)} for number in range(16)]
+    fitted, judging = stage_shares._apart(batches)
+    assert [int(b["x"][0, 0]) for b in (*fitted, *judging)] == [*range(6), *range(12, 16)]
+    assert stage_shares._apart(batches[:1]) == (batches[:1], batches[:1])
+
+
+def test_without_blocks_the_two_stages_are_one_and_that_is_told() -> None:
+    kept = tuple(node.name for node in pruner().base.graph.node if node.op_type == "Add")
+    found = pruner(replace(QUICK, strategy="slr", ignore=kept)).at(Budget("flops", 0.6))
+    assert len(found.rounds) == 1
+    assert any("slr has one stage" in note for note in found.notes)
 
 
 def test_by_default_blocks_stay_where_the_budget_is_not_one_of_time() -> None:

@@ -12,20 +12,25 @@ import judge
 import numpy as np
 import onnx
 import pytest
+import timed_models
 from cuts import weighted
 
 from onnxopt.calibration import Calibration, load_calibration
 from onnxopt.errors import CheckError, OnnxoptError, UsageError
 from onnxopt.pruning import block_trials, depth, stepper
+from onnxopt.pruning.asked import Job
 from onnxopt.pruning.block_trials import Way, _Trial, _tried, _ways, ways_without
 from onnxopt.pruning.blocks import Block, lies_inside
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
+from onnxopt.pruning.costs import StaticMode, measured
 from onnxopt.pruning.depth import CORRELATED, SLOPE, Search, choose_blocks, together
 from onnxopt.pruning.dropping import tried
 from onnxopt.pruning.gap import prove_gap, standins
+from onnxopt.pruning.job import run
 from onnxopt.pruning.meters import Static
-from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.options import Blocks, PruneOptions, Strategy
+from onnxopt.pruning.plan import plan_json, read_plan
 from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.removal import Removed, Replaced, StandIn, without
 from onnxopt.pruning.replacement import Fit, Fits
@@ -99,6 +104,83 @@ def test_a_model_whose_only_channels_go_with_their_block_is_pruned(
     assert gone(made) and made.cost.parameters <= 0.4 * made.original.parameters
     assert not any(choice.removed for choice in made.rounds[0].groups)
     assert name != "bottleneck" or gone(made) == {"s": "shifted"}
+
+
+def pinned(blocks: int) -> onnx.ModelProto:
+    """Blocks of one layer each: all channels are those of the input and of the output."""
+    weights = ", ".join(f"float[6,6,3,3] w{i}" for i in range(blocks))
+    body = " ".join(
+        f"c{i} = Conv<pads = [1,1,1,1]>({'x' if i == 0 else f'r{i - 1}'}, w{i}) "
+        f"s{i} = Add({'x' if i == 0 else f'r{i - 1}'}, c{i}) r{i} = Relu(s{i})"
+        for i in range(blocks)
+    )
+    return weighted(f"float[N,6,6,6] x, {weights}", f"{body} y = Identity(r{blocks - 1})")
+
+
+@pytest.mark.parametrize("mode", ["flops", "params", "memory"])
+def test_blocks_go_where_no_channel_can(mode: StaticMode, tmp_path: Path) -> None:
+    found = pruner_of(pinned(4), tmp_path)
+    assert not found.analysis.groups and len(found.ways) == 4
+    made = found.at(Budget(mode, 0.6))
+    assert len(gone(made)) in (2, 3)
+    left, whole = measured(made.cost, mode), measured(made.original, mode)
+    assert left <= 0.6 * whole
+    assert any("only whole blocks can go" in note for note in made.notes)
+    seen = found.preview(mode, Budget(mode, 0.6))
+    assert not seen.groups and sum(c.becomes is not None for c in seen.blocks) == len(gone(made))
+
+
+@pytest.mark.parametrize("strategy", ["damage", "slr"])
+def test_blocks_go_by_time_where_no_channel_can(strategy: Strategy, tmp_path: Path) -> None:
+    proto, fake = pinned(4), timed_models.Fake(startup=0.0)
+    options = replace(DROP, blocks="auto", strategy=strategy)
+    made = Pruner(proto, samples(proto, tmp_path), options, stopwatch=fake.stopwatch, workers=1).at(
+        Budget("latency", 0.6)
+    )
+    assert made.latency is not None and made.latency.reached <= 0.62
+    depths = [round_.depth for round_ in made.rounds if round_.depth is not None]
+    assert len(depths) == 1 and depths[0].gone
+
+
+def test_a_plan_of_blocks_alone_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
+    proto = pinned(4)
+    np.savez(tmp_path / "some.npz", x=judge.drawn(proto, 0, 64)["x"])
+    job = Job(
+        Budget("flops", 0.6),
+        mode="flops", options=DROP, calibration=tmp_path / "some.npz", samples=40, workers=1,
+    )  # fmt: skip
+    done = run(proto, job, source="", tell=lambda stage, part: None)
+    file = tmp_path / "plan.json"
+    file.write_text(plan_json(done.plan, done.pruned, ""))
+    again = Job(plan=read_plan(file), calibration=tmp_path / "some.npz", workers=1)
+    other = run(proto, again, source="", tell=lambda stage, part: None)
+    assert content(other.pruned) == content(done.pruned)
+
+
+def test_where_nothing_may_go_it_is_told_what_would_let_blocks_go(tmp_path: Path) -> None:
+    stays: tuple[tuple[Blocks, str], ...] = (("keep", ""), ("auto", "--blocks drop lets"))
+    for blocks, fix in stays:
+        found = pruner_of(pinned(2), tmp_path, replace(DROP, blocks=blocks))
+        with pytest.raises(UsageError, match="no channels of this model can be removed: ") as told:
+            found.at(Budget("flops", 0.6))
+        assert told.value.fix.startswith(fix)
+    lone = weighted("float[N,6,6,6] x, float[6,6,3,3] w", "y = Conv<pads=[1,1,1,1]>(x, w)")
+    with pytest.raises(UsageError, match="and no residual block can go: "):
+        pruner_of(lone, tmp_path).at(Budget("flops", 0.6))
+
+
+@pytest.mark.parametrize("strategy", ["damage", "slr"])
+def test_blocks_alone_that_do_not_reach_a_budget_say_how_far_they_go(
+    strategy: Strategy, tmp_path: Path
+) -> None:
+    proto = weighted(
+        "float[N,6,6,6] x, float[6,6,3,3] w0, float[6,6,3,3] w1",
+        """a = Conv<pads = [1,1,1,1]>(x, w0) s = Add(x, a) r = Relu(s)
+        y = Conv<pads = [1,1,1,1]>(r, w1)""",
+    )
+    found = pruner_of(proto, tmp_path, replace(DROP, strategy=strategy))
+    with pytest.raises(UsageError, match=r": without 1 of 1 residual blocks 5\d\.?\d*% remain"):
+        found.at(Budget("params", 0.3))
 
 
 def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: Path) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,7 +14,14 @@ from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
 from onnxopt.profiling.document import Profile
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
+from onnxopt.pruning.analysis import (
+    Analysis,
+    Tell,
+    analyse,
+    ignored,
+    nothing_to_cut,
+    reference_cost,
+)
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.block_trials import Way
@@ -26,10 +33,11 @@ from onnxopt.pruning.choosing import choose, require_possible
 from onnxopt.pruning.confirming import Confirming
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.depth import Chosen
-from onnxopt.pruning.dropping import chosen, may_go_with_channels, second_stage, tried
+from onnxopt.pruning.dropping import chosen, may_go_with_channels, tried
 from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
+from onnxopt.pruning.reach import Reach
 from onnxopt.pruning.remarks import (
     FIRST_STAGE,
     PREDICTED,
@@ -42,6 +50,7 @@ from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.scales import Scales, find_scales
+from onnxopt.pruning.stage_shares import best_share, both_stages
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
 from onnxopt.pruning.timed import Timed, require_timeable
@@ -156,11 +165,25 @@ class Pruner:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The groups of the model as it is."""
+        """The groups of the model as it is; none are enough where blocks might go."""
+        may_be_empty = self._may_drop("latency") or self.options.strategy == "slr"
         return analyse(
             self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
-            scales=self._scales, workers=self.workers, cache=self.cache,
+            scales=self._scales, workers=self.workers, cache=self.cache, may_be_empty=may_be_empty,
         )  # fmt: skip
+
+    def require_something(self, mode: Mode) -> None:
+        """Raise UsageError if nothing can be cut for a budget of this mode: neither channels nor
+        residual blocks."""
+        if self.analysis.groups:
+            return
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
+        if may_drop and self.ways:
+            return
+        blocks = " and no residual block can go" if may_drop else ""
+        could = not may_drop and self._rounds(self.analysis).blocks()
+        fix = "--blocks drop lets its residual blocks go" if could else ""
+        raise nothing_to_cut(self.analysis.channels, blocks, fix)
 
     def _scales(self, channels: Channels) -> Scales:
         return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
@@ -176,8 +199,7 @@ class Pruner:
         rounds = self._rounds(self.analysis)
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
         if self.options.strategy == "slr":
-            rounds.choose_and_cut(meter, first_target(start, target))
-            second_stage(rounds, meter, target)
+            self._two_stages(rounds, meter, start, target)
         elif self._may_drop(budget.mode):
             gone = self._chosen(meter, target).ways
             if self.ways:
@@ -187,6 +209,27 @@ class Pruner:
             rounds.choose_and_cut(meter, (start * target) ** 0.5)
         rounds.choose_and_cut(meter, target, confirming)
         return self._finished(rounds, budget, confirming)
+
+    def _two_stages(self, rounds: Rounds, meter: Meter, start: float, target: float) -> None:
+        """Both stages of `slr`; where no block can go a round for channels is all there is."""
+        if start <= target or not rounds.blocks():
+            return
+        aim = max(target, self._reach(meter)())
+        key = asdict(self.options), meter.unit, start, aim, target
+        share = best_share(
+            lambda batches, tell: Rounds(
+                self.base, self.options, batches, True, tell, self.analysis, self.workers
+            ),
+            self.batches,
+            meter,
+            (start, aim, target),
+            self.cache.pieces("shares", self.base, *key),
+            self.tell,
+        )
+        both_stages(rounds, meter, first_target(start, aim, share), target)
+
+    def _reach(self, meter: Meter) -> Reach:
+        return Reach(self.analysis.channels, meter, self.options)
 
     def _may_drop(self, mode: Mode) -> bool:
         """Whether residual blocks may go together with channels."""
@@ -230,6 +273,7 @@ class Pruner:
     def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
         """What could be cut; with a budget, what one round would cut."""
         meter, analysis = self.meter(mode), self.analysis
+        self.require_something(mode)
         widths: tuple[int, ...] = ()
         blocks: tuple[BlockChoice, ...] = ()
         two_stages: tuple[str, ...] = ()
@@ -240,7 +284,7 @@ class Pruner:
             widths = found.value.widths if found else ()
         elif target is not None:
             if self.options.strategy == "slr":
-                target = first_target(meter.of(self.base), target)
+                target = first_target(meter.of(self.base), max(target, self._reach(meter)()))
                 two_stages = (FIRST_STAGE,)
             choice = choose(analysis, meter, target, self.options, {})
             widths = tuple(
@@ -266,19 +310,22 @@ class Pruner:
         Raises:
             UsageError: nothing needs to go, or not enough can.
         """
+        self.require_something(budget.mode)
         if budget.mode == "latency":
             whole = self.timed.meter.whole_ms
             target = self.share(budget) * whole
         else:
             whole, target = measured(self.original, budget.mode), budget.target(self.original)
-        if not whole and self.analysis.groups:  # without any the analysis says why
+        if not whole:
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
                 "give a budget of another cost",
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
-        if not self._may_drop(budget.mode):
+        if self.options.strategy == "slr":
+            self._reach(meter).require(target, whole, lambda: self.ways)
+        elif not self._may_drop(budget.mode):
             require_possible(self.analysis, meter, target, self.options, whole)
         return target
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -82,6 +82,15 @@ class Rounds:
         )
         self._cut(channels, choice.dead, proof, groups, choice.multiple_of)
 
+    @property
+    def least(self) -> Mapping[str, int]:
+        """Units that must stay in whatever rounds follow, by name of group."""
+        return self._least
+
+    def channels(self) -> Channels:
+        """Of the model as it is."""
+        return Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
+
     def analysis(self) -> Analysis:
         """Of the model as it is."""
         known = self.first
@@ -143,7 +152,7 @@ class Rounds:
         """
         if recorded.blocks:
             self.drop(recorded.blocks)
-        channels = Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
+        channels = self.channels()
         found = [(group.name, len(group.units)) for group in channels.groups]
         if found != [(view.name, view.units) for view, _, _ in recorded.groups]:
             raise CheckError(

@@ -142,6 +142,21 @@ def test_blocks_go_by_time_where_no_channel_can(strategy: Strategy, tmp_path: Pa
     assert len(depths) == 1 and depths[0].gone
 
 
+def test_blocks_are_chosen_again_for_the_budget_as_measuring_corrected_it(tmp_path: Path) -> None:
+    """Half of the time stays whatever goes: a budget of 0.75 is one of 0.5 as it is predicted."""
+    proto, found = pinned(4), {}
+    for startup, share in ((0.5, 0.75), (0.0, 0.75), (0.0, 0.5)):
+        fake = timed_models.Fake(startup=startup)
+        options = replace(DROP, blocks="auto")
+        given = samples(proto, tmp_path)
+        made = Pruner(proto, given, options, stopwatch=fake.stopwatch, workers=1).at(
+            Budget("latency", share)
+        )
+        assert made.latency is not None and made.latency.reached <= share * 1.02
+        found[startup, share] = set(gone(made))
+    assert found[0.5, 0.75] == found[0.0, 0.5] > found[0.0, 0.75]
+
+
 def test_a_plan_of_blocks_alone_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
     proto = pinned(4)
     np.savez(tmp_path / "some.npz", x=judge.drawn(proto, 0, 64)["x"])

@@ -62,6 +62,12 @@ class Rounds:
 
     def choose_and_cut(self, meter: Meter, target: float, confirm: Confirm | None = None) -> None:
         """One round that ends at this cost, or at what is confirmed to be the budget."""
+        self.cut(meter, *self.choose(meter, target, confirm))
+
+    def choose(
+        self, meter: Meter, target: float, confirm: Confirm | None = None
+    ) -> tuple[Analysis, Choice]:
+        """What such a round would cut; nothing is cut yet."""
         analysis = self.analysis()
         self.tell("choosing widths", 0.0)
         least, channels = self._least, analysis.channels
@@ -69,7 +75,11 @@ class Rounds:
         def chosen(target: float) -> Choice:
             return choose(analysis, meter, target, self.options, least)
 
-        choice = chosen(target) if confirm is None else confirm(chosen, channels)
+        return analysis, chosen(target) if confirm is None else confirm(chosen, channels)
+
+    def cut(self, meter: Meter, analysis: Analysis, choice: Choice) -> None:
+        """Cut what was chosen for the model as it is, and refit what stays."""
+        channels = analysis.channels
         if not self._least:
             self._least = least_widths(analysis, self.options)
         proofs = self._proofs(channels)

@@ -37,9 +37,10 @@ LAYERS: dict[str, tuple[str, ...]] = {
         + ("pruning/results.py", "pruning/outcome.py", "pruning/search.py", "pruning/budget.py")
         + ("pruning/remarks.py", "pruning/points.py", "pruning/sweep.py", "pruning/basis.py")
         + ("pruning/savings.py", "pruning/depth.py", "pruning/two_stages.py", "pruning/dropping.py")
+        + ("pruning/reach.py",)
         + ("pruning/remarks.py", "pruning/meters.py", "pruning/confirming.py", "pruning/timed.py")
         + ("pruning/stopwatch.py", "pruning/batches.py", "pruning/rewritings.py")
-        + ("pruning/contest.py",)
+        + ("pruning/contest.py", "pruning/approach.py")
     ),
     "optimizer": ("optimizer.py", "budgets.py", "catalogue.py"),
     "rewrites": ("passes/", "rewriting/", "rules/"),

@@ -95,9 +95,9 @@ def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, se
 def doubtful(scale: float) -> Pruner:
     """Blocks of which too little harm is expected, so that several sets are as likely."""
     found = Pruner(digits(), digits_samples(64), QUICK, workers=1)
-    found.ways = {
+    found.approach.ways = {
         block: tuple(replace(way, damage=scale * way.damage) for way in ways)
-        for block, ways in found.ways.items()
+        for block, ways in found.approach.ways.items()
     }
     return found
 
@@ -106,7 +106,7 @@ def test_rivals_are_as_likely_as_they_must_be_and_differ_in_their_number_of_bloc
     found = doubtful(0.1)
     for share in (0.5, 0.3):
         target = share * FLOPS.of(found.base)
-        sets = choose_blocks(found.analysis, found.ways, FLOPS, target, QUICK)
+        sets = choose_blocks(found.analysis, found.approach.ways, FLOPS, target, QUICK)
         counts = [len(each.ways) for each in sets]
         assert len(set(counts)) == len(counts) > 1
         assert all(each.value.damage <= LIKELY * sets[0].value.damage for each in sets)
@@ -119,8 +119,8 @@ def test_which_set_wins_does_not_depend_on_which_was_expected_to(
     found = doubtful(0.1)
     meter = found.meter("flops")
     target = 0.3 * meter.of(found.base)
-    first = found._chosen(meter, target)
-    sets = chosen(found.analysis, found.ways, meter, target, QUICK, found.tell)
+    first = found.approach.blocks(meter, target)
+    sets = chosen(found.analysis, found.approach.ways, meter, target, QUICK, found.tell)
     assert len(sets) > 1 and first.key != sets[0].key
-    monkeypatch.setattr("onnxopt.pruning.prune.chosen", lambda *given: chosen(*given)[::-1])
-    assert found._chosen(meter, target).key == first.key
+    monkeypatch.setattr("onnxopt.pruning.approach.chosen", lambda *given: chosen(*given)[::-1])
+    assert found.approach.blocks(meter, target).key == first.key

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
@@ -15,11 +16,13 @@ import timed_models
 from digits import CALIBRATION, DIGITS, digits, digits_samples
 
 from onnxopt.errors import CheckError, UsageError
+from onnxopt.pruning import approach
 from onnxopt.pruning.allocate import roughly
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
+from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.curves import Curve, Problem
 from onnxopt.pruning.depth import Search, choose_blocks
 from onnxopt.pruning.gap import prove_gap, standins
@@ -32,7 +35,7 @@ from onnxopt.pruning.removal import Removed, Replaced, without
 from onnxopt.pruning.savings import Savings
 from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.threshold import threshold
-from onnxopt.pruning.two_stages import blocks_in_order
+from onnxopt.pruning.two_stages import SHARES, blocks_in_order, first_target
 from onnxopt.pruning.widths import Factor, Term, WidthCost
 from onnxopt.runtime import Session
 
@@ -51,12 +54,12 @@ def made_up_ways(damages: dict[str, float]) -> dict[Block, tuple[Way, ...]]:
     """The blocks of the model, with other damages."""
     return {
         block: tuple(replace(way, damage=damages[block.name]) for way in found[:1])
-        for block, found in pruner().ways.items()
+        for block, found in pruner().approach.ways.items()
     }
 
 
 def test_every_block_of_the_model_can_be_done_without_and_shows_it() -> None:
-    ways = pruner().ways
+    ways = pruner().approach.ways
     assert len(ways) == 4
     for block, found in ways.items():
         assert found[0].kind == "removed" and all(way.block is block for way in found)
@@ -64,9 +67,9 @@ def test_every_block_of_the_model_can_be_done_without_and_shows_it() -> None:
 
 
 def test_refits_of_the_next_block_make_up_for_most_of_a_gap() -> None:
-    alone = {block.name: ways[0].damage for block, ways in pruner().ways.items()}
+    alone = {block.name: ways[0].damage for block, ways in pruner().approach.ways.items()}
     options = replace(QUICK, compensation="ridge")
-    refitted = {b.name: ways[0].damage for b, ways in pruner(options, 192).ways.items()}
+    refitted = {b.name: ways[0].damage for b, ways in pruner(options, 192).approach.ways.items()}
     assert sum(refitted[name] < 0.7 * alone[name] for name in alone) >= 3
 
 
@@ -74,7 +77,7 @@ def test_refits_of_the_next_block_make_up_for_most_of_a_gap() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    names = [block.name for block in pruner().ways]
+    names = [block.name for block in pruner().approach.ways]
     ways = made_up_ways({name: float(10 ** rng.uniform(-3, 0)) for name in names})
     target = share * FLOPS.of(pruner().base)
     found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
@@ -91,7 +94,7 @@ def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed
 
 
 def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
-    names = [block.name for block in pruner().ways]
+    names = [block.name for block in pruner().approach.ways]
     ways = made_up_ways({name: 0.0 if name == names[1] else 1e3 for name in names})
     target = 0.8 * FLOPS.of(pruner().base)
     found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
@@ -100,7 +103,7 @@ def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
 
 def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
     savings = Savings(pruner().analysis.channels, FLOPS)
-    for ways in pruner().ways.values():
+    for ways in pruner().approach.ways.values():
         for way in ways:
             left = FLOPS.of(without(pruner().base, {way.block: way.standin}))
             assert savings.saved(way) == pytest.approx(savings.whole - left)
@@ -109,7 +112,7 @@ def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
 
 
 def test_blocks_of_the_second_stage_go_in_the_order_of_harm_for_what_they_save() -> None:
-    names = [block.name for block in pruner().ways]
+    names = [block.name for block in pruner().approach.ways]
     ways = made_up_ways({name: float(number + 1) for number, name in enumerate(names)})
     base = pruner().base
     whole = FLOPS.of(base)
@@ -181,7 +184,7 @@ def test_what_is_left_without_blocks_is_proved_and_a_wrong_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base, batches = pruner().base, pruner().batches
-    blocks = list(pruner().ways)
+    blocks = list(pruner().approach.ways)
     made = standins(base, {blocks[0]: "replaced", blocks[2]: "removed"}, batches)
     assert isinstance(made[blocks[0]], Replaced) and isinstance(made[blocks[2]], Removed)
     assert prove_gap(base, made, batches[0]).error < 1e-5
@@ -247,6 +250,53 @@ def test_both_stages_of_slr_take_place_and_meet_the_budget() -> None:
     assert report.reached == pytest.approx(report.target, rel=0.02)
 
 
+def test_two_stages_reach_what_channels_alone_do_not() -> None:
+    """At most a fifth of each group goes: 0.66 of the FLOPs is the end for channels."""
+    found = pruner(replace(WIDE, strategy="slr")).at(Budget("flops", 0.4))
+    depths = [round_.depth for round_ in found.rounds if round_.depth is not None]
+    assert len(depths) == 1 and depths[0].gone
+    assert found.cost.macs == pytest.approx(0.4 * found.original.macs, rel=0.02)
+    for channels in found.rounds[0].groups:
+        assert channels.width >= 0.8 * channels.units - 1
+
+
+def test_two_stages_refuse_only_what_both_together_do_not_reach() -> None:
+    with pytest.raises(UsageError, match=r"0\.01% of the FLOPs cannot be reached") as told:
+        pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 0.0001))
+    assert "without 4 of 4 residual blocks" in told.value.what
+    assert "most of it in /" in told.value.what and "ask for at least" in told.value.fix
+    least = float(told.value.fix.rpartition(" at least ")[2].rstrip("%")) / 100
+    found = pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 1.02 * least))
+    assert found.cost.macs <= 1.03 * least * found.original.macs
+
+
+def test_the_first_stage_goes_as_far_as_leaves_the_least_error(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    offered: list[str] = []
+
+    def second(entries: Mapping[str, object], *others: object) -> str:
+        offered.extend(entries)
+        return offered[1]
+
+    monkeypatch.setattr(approach, "least_error", second)
+    found = pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 0.4))
+    assert offered == [f"{share:.0%} of the way by channels" for share in SHARES]
+    whole = FLOPS.of(pruner().base)
+    channels = Channels(pruner().base, pruner().batches[0])
+    removed = [choice.removed for choice in found.rounds[0].groups]
+    dead = {g.units[n] for g, gone in zip(channels.groups, removed, strict=True) for n in gone}
+    left = FLOPS.of(channels.cut(frozenset(dead)))
+    assert left == pytest.approx(first_target(whole, 0.4 * whole, SHARES[1]), rel=0.05)
+
+
+def test_without_blocks_the_two_stages_are_one_and_that_is_told() -> None:
+    kept = tuple(node.name for node in pruner().base.graph.node if node.op_type == "Add")
+    found = pruner(replace(QUICK, strategy="slr", ignore=kept)).at(Budget("flops", 0.6))
+    assert len(found.rounds) == 1
+    assert any("slr has one stage" in note for note in found.notes)
+
+
 def test_by_default_blocks_stay_where_the_budget_is_not_one_of_time() -> None:
     report = done(job_for(Budget("flops", 0.6), PruneOptions(compensation="none"))).report
     assert all(round_.depth is None for round_ in report.rounds)
@@ -265,16 +315,16 @@ def test_with_a_budget_of_time_blocks_may_go() -> None:
 
 def test_a_preview_says_which_blocks_could_go_and_which_would() -> None:
     found = pruner(WIDE).preview("flops", Budget("flops", 0.4))
-    assert len(found.blocks) == len(pruner().ways)
+    assert len(found.blocks) == len(pruner().approach.ways)
     assert any(choice.becomes for choice in found.blocks)
     assert not any(choice.becomes for choice in pruner().preview("flops").blocks)
 
 
 def test_nodes_that_are_ignored_keep_their_block() -> None:
-    name = next(iter(pruner().ways)).nodes[0]
+    name = next(iter(pruner().approach.ways)).nodes[0]
     node = next(node for node in pruner().base.graph.node if name in node.output)
     kept = pruner(replace(QUICK, ignore=(node.name,)))
-    assert len(kept.ways) == len(pruner().ways) - 1
+    assert len(kept.approach.ways) == len(pruner().approach.ways) - 1
 
 
 @pytest.mark.parametrize(
@@ -306,7 +356,7 @@ def test_a_model_without_blocks_is_refused_without_a_word_of_them() -> None:
     kept = tuple(node.name for node in pruner().base.graph.node if node.op_type == "Add")
     assert kept, "blocks are called by the nodes that add"
     blockless = pruner(replace(QUICK, ignore=kept))
-    assert not blockless.ways
+    assert not blockless.approach.ways
     with pytest.raises(UsageError, match="most of it in /") as told:
         blockless.at(Budget("flops", 0.0001))
     assert "residual" not in told.value.what

@@ -119,7 +119,7 @@ def analyse(
     tell("following channels", 0.0)
     channels = Channels(proto, batches[0], ignored(proto, options.ignore))
     if not channels.groups and not may_be_empty:
-        raise UsageError(f"no channels of this model can be removed: {_why_not(channels)}")
+        raise nothing_to_cut(channels)
     found = scales(channels) if options.criterion == "bn-scale" else {}
     rankings = _rankings(
         channels, batches if has_samples else (), options, found, tell, workers, cache
@@ -127,7 +127,7 @@ def analyse(
     lost, notes = [ranking.curve for ranking in rankings], list[str]()
     if options.criterion == "bn-scale":
         notes += _without_scales(channels, found)
-    if has_samples and options.strategy == "damage":
+    if has_samples and options.strategy in ("damage", "slr"):
         in_turns = options.compensation == "ridge"
         with finite():
             known = factors(
@@ -251,6 +251,13 @@ def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
             )
         found += matched
     return found
+
+
+def nothing_to_cut(channels: Channels, blocks: str = "", fix: str = "") -> UsageError:
+    """No channels can be removed, and no residual blocks: what is to be told of these."""
+    return UsageError(
+        f"no channels of this model can be removed{blocks}: {_why_not(channels)}", fix
+    )
 
 
 def _why_not(channels: Channels) -> str:

@@ -206,9 +206,10 @@ def require_possible(
     limits += ["lower --multiple-of"] if grid > 1 else []
     limits += [f"ask for at least {possible:g}%"] if possible < 100 else []
     most = f"; most of it in {', '.join(named)}{others}" if named else ""
+    how = f"with all groups at their {smallest} widths{gone}" if curves else gone[len(" and ") :]
     raise UsageError(
-        f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: with all groups at "
-        f"their {smallest} widths{gone} {min(possible, 100):g}% remain{most}",
+        f"{100 * target / whole:.3g}% of the {cost.unit} cannot be reached: {how} "
+        f"{min(possible, 100):g}% remain{most}",
         ", or ".join(limits),
     )
 

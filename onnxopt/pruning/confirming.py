@@ -13,7 +13,7 @@ from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import Choice
 from onnxopt.pruning.meters import UNVERIFIED, Predicted
-from onnxopt.pruning.results import Latency, LatencyTry
+from onnxopt.pruning.results import TIME_TOLERATED, Latency, LatencyTry
 from onnxopt.timing import Timing
 
 MOST_TRIES = 3
@@ -33,6 +33,7 @@ class Confirming:
     Attributes:
         asked: share of the original's time.
         time: a model beside the original; None if that is another machine's.
+        first: what the first try is asked for, in predicted milliseconds; by default the budget.
         taken: the try whose widths were chosen.
         stopped: why there are no more tries.
     """
@@ -41,6 +42,7 @@ class Confirming:
     meter: Predicted
     time: Callable[[onnx.ModelProto], Timing] | None
     tell: Tell
+    first: float | None = None
     tries: list[LatencyTry] = field(default_factory=list)
     taken: LatencyTry | None = None
     stopped: str = ""
@@ -54,7 +56,7 @@ class Confirming:
         Raises:
             UsageError: no choice is predicted to be within the budget.
         """
-        target, best = self.asked * self.meter.whole_ms, None
+        target, best = self.budget if self.first is None else self.first, None
         seen: set[frozenset[int]] = set()
         for number in range(MOST_TRIES):
             try:
@@ -78,6 +80,25 @@ class Confirming:
         assert best is not None
         return best
 
+    @property
+    def budget(self) -> float:
+        """In milliseconds."""
+        return self.asked * self.meter.whole_ms
+
+    @property
+    def badness(self) -> tuple[bool, float]:
+        """Whether the try that was taken is beyond the budget, and how far from it, as a share."""
+        assert self.taken is not None
+        off = self._off(self.taken)
+        return self._reached(self.taken) > self.asked and off > TIME_TOLERATED, off
+
+    def corrected(self) -> float:
+        """The budget in milliseconds as they are predicted, by what the try taken was measured."""
+        assert self.taken is not None
+        if self.taken.measured is None:
+            return self.budget
+        return self.budget * self.taken.predicted / self.taken.measured.ratio
+
     def _tried(self, choice: Choice, target: float, channels: Channels) -> LatencyTry:
         predicted = (1 + choice.off) * target / self.meter.whole_ms
         measured = None
@@ -100,8 +121,11 @@ class Confirming:
         return self.asked * predicted / measured
 
     def _off(self, tried: LatencyTry) -> float:
-        reached = tried.predicted if tried.measured is None else tried.measured.ratio
-        return abs(reached / self.asked - 1)
+        return abs(self._reached(tried) / self.asked - 1)
+
+    @staticmethod
+    def _reached(tried: LatencyTry) -> float:
+        return tried.predicted if tried.measured is None else tried.measured.ratio
 
     def outcome(self, model: onnx.ModelProto) -> Latency:
         """What the finished model takes, and how it came to that."""

@@ -14,6 +14,7 @@ from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.depth import Chosen, choose_blocks
 from onnxopt.pruning.meters import Meter
 from onnxopt.pruning.options import PruneOptions
+from onnxopt.pruning.reach import Reach
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.two_stages import blocks_in_order
@@ -75,11 +76,16 @@ def chosen(
     return found
 
 
-def second_stage(rounds: Rounds, meter: Meter, target: float) -> None:
+def both_stages(rounds: Rounds, meter: Meter, first: float, target: float) -> None:
+    """Channels until the model costs `first`, then blocks; what is missing is for a last round."""
+    if rounds.analysis().groups:
+        rounds.choose_and_cut(meter, first)
+    _second_stage(rounds, meter, target)
+
+
+def _second_stage(rounds: Rounds, meter: Meter, target: float) -> None:
     """Take out blocks of a model whose channels are cut already, as the strategy `slr` does."""
-    ways = tried(rounds)
-    if not ways:
-        return
-    gone = blocks_in_order(rounds.pruned, ways, meter, target)
-    channels = Channels(rounds.pruned, rounds.batches[0])
+    ways, channels = tried(rounds), rounds.channels()
+    reach = Reach(channels, meter, rounds.options, rounds.least)
+    gone = blocks_in_order(rounds.pruned, ways, meter, target, reach)
     rounds.drop(block_choices(Savings(channels, meter), ways, gone))

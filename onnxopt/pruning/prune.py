@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -14,20 +14,25 @@ from onnxopt.cost import Cost, cost_of
 from onnxopt.errors import UsageError
 from onnxopt.optimizer import Options, optimize
 from onnxopt.profiling.document import Profile
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, ignored, reference_cost
+from onnxopt.pruning.analysis import (
+    Analysis,
+    Tell,
+    analyse,
+    ignored,
+    nothing_to_cut,
+    reference_cost,
+)
+from onnxopt.pruning.approach import Approach, halfway
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
 from onnxopt.pruning.block_trials import Way
-from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.choosing import choose, require_possible
-from onnxopt.pruning.confirming import Confirming
-from onnxopt.pruning.contest import Entry, least_error
+from onnxopt.pruning.choosing import Choice, choose, require_possible
+from onnxopt.pruning.confirming import CONFIRMED, Confirming
 from onnxopt.pruning.costs import UNITS, Mode, measured
-from onnxopt.pruning.depth import Chosen
-from onnxopt.pruning.dropping import chosen, may_go_with_channels, second_stage, tried
+from onnxopt.pruning.dropping import may_go_with_channels
 from onnxopt.pruning.meters import Meter, Static
 from onnxopt.pruning.options import PruneOptions, Strategy
 from onnxopt.pruning.plan import Plan
@@ -41,8 +46,6 @@ from onnxopt.pruning.remarks import (
 from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
 from onnxopt.pruning.rounds import Rounds
-from onnxopt.pruning.samples import Batch
-from onnxopt.pruning.savings import Savings, block_choices
 from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
@@ -61,10 +64,12 @@ __all__ = [
     "prune",
 ]
 
-ONE_ROUND = 0.2
-"""Share of the cost below which two rounds are taken. Above, one is better: on ResNet-56 at 0.3 it
-leaves 3 % less error in the logits than two, on ResNet-20 at 0.5 10 % less (samples that took no
-part), since refits of a second round start from weights that were fitted to the first."""
+WORTH_RECONSIDERING = 0.1
+"""Corrections of a budget, as a share of it, beyond which blocks are chosen anew. Sets with a few
+blocks more or less leave nearly the same error, and choosing takes as long as pruning."""
+
+MOST_RECONSIDERED = 2
+"""Times that blocks are chosen anew, for a budget of time as measuring has corrected it."""
 
 
 def prune(
@@ -158,11 +163,25 @@ class Pruner:
 
     @cached_property
     def analysis(self) -> Analysis:
-        """The groups of the model as it is."""
+        """The groups of the model as it is; none are enough where blocks might go."""
+        may_be_empty = self._may_drop("latency") or self.options.strategy == "slr"
         return analyse(
             self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
-            scales=self._scales, workers=self.workers, cache=self.cache,
+            scales=self._scales, workers=self.workers, cache=self.cache, may_be_empty=may_be_empty,
         )  # fmt: skip
+
+    def require_something(self, mode: Mode) -> None:
+        """Raise UsageError if nothing can be cut for a budget of this mode: neither channels nor
+        residual blocks."""
+        if self.analysis.groups:
+            return
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
+        if may_drop and self.approach.ways:
+            return
+        blocks = " and no residual block can go" if may_drop else ""
+        could = not may_drop and self._rounds(self.analysis).blocks()
+        fix = "--blocks drop lets its residual blocks go" if could else ""
+        raise nothing_to_cut(self.analysis.channels, blocks, fix)
 
     def _scales(self, channels: Channels) -> Scales:
         return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
@@ -177,69 +196,55 @@ class Pruner:
         start = self._cost(self.base, budget.mode)
         rounds = self._rounds(self.analysis)
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
+        gone: Sequence[Way] = ()
         if self.options.strategy == "slr":
-            rounds.choose_and_cut(meter, first_target(start, target))
-            second_stage(rounds, meter, target)
+            self.approach.two_stages(rounds, meter, start, target)
         elif self._may_drop(budget.mode):
-            self._drop(rounds, self._chosen(meter, target), meter)
+            gone = self.approach.blocks(meter, target).ways
+            self.approach.drop(rounds, meter, gone)
             start = meter.of(rounds.pruned)
-        self._cut(rounds, meter, start, target, confirming)
+        halfway(rounds, meter, start, target)
+        chosen = rounds.choose(meter, target, confirming)
+        if confirming is not None and not rounds.done and self._may_drop(budget.mode):
+            for _ in range(MOST_RECONSIDERED):
+                again = self._reconsidered(budget, meter, gone, confirming)
+                if again is None:
+                    break
+                gone, rounds, chosen, confirming = again
+        rounds.cut(meter, *chosen)
         return self._finished(rounds, budget, confirming)
 
-    def _drop(self, rounds: Rounds, chosen: Chosen, meter: Meter) -> None:
-        if self.ways:
-            rounds.drop(self._choices(meter, chosen.ways))
+    def _reconsidered(
+        self, budget: Budget, meter: Meter, gone: Sequence[Way], confirming: Confirming
+    ) -> tuple[Sequence[Way], Rounds, tuple[Analysis, Choice], Confirming] | None:
+        """Other blocks, if others are best for the budget as it was corrected by measuring.
 
-    def _cut(
-        self,
-        rounds: Rounds,
-        meter: Meter,
-        start: float,
-        target: float,
-        confirming: Confirming | None = None,
-    ) -> None:
-        """Channels, until the model costs what it may; in two rounds where that is far."""
-        if target < ONE_ROUND * start and self.has_samples and self.options.strategy == "damage":
-            rounds.choose_and_cut(meter, (start * target) ** 0.5)
-        rounds.choose_and_cut(meter, target, confirming)
+        None if they are the same, or lead further from the budget.
+        """
+        aim = confirming.corrected()
+        if abs(aim / confirming.budget - 1) <= WORTH_RECONSIDERING:
+            return None
+        try:
+            others = self.approach.blocks(meter, aim).ways
+            if set(others) == set(gone):
+                return None
+            rounds = self._rounds(self.analysis)
+            self.approach.drop(rounds, meter, others)
+            again = self.timed.confirming(budget, aim)
+            chosen = rounds.choose(meter, aim, again)
+        except UsageError:  # the first choice is within the budget as far as it goes
+            return None
+        is_no_worse = again.badness <= max((False, CONFIRMED), confirming.badness)
+        return (others, rounds, chosen, again) if is_no_worse else None
+
+    @cached_property
+    def approach(self) -> Approach:
+        """The steps before the last round."""
+        return Approach(self._rounds(self.analysis))
 
     def _may_drop(self, mode: Mode) -> bool:
         """Whether residual blocks may go together with channels."""
         return self.has_samples and may_go_with_channels(self.options, mode)
-
-    @cached_property
-    def ways(self) -> dict[Block, tuple[Way, ...]]:
-        """How to do without each residual block of the model as it is, and what is lost by it."""
-        return tried(self._rounds(self.analysis))
-
-    def _chosen(self, meter: Meter, target: float) -> Chosen:
-        """The blocks to do without: of the likeliest sets the one that leaves the least error."""
-        found = chosen(self.analysis, self.ways, meter, target, self.options, self.tell)
-        first, ordered = found[0], sorted(found, key=lambda each: len(each.ways))
-        named = {f"without {len(each.ways)} residual blocks": each for each in ordered}
-
-        def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
-            return Rounds(
-                self.base, self.options, batches, self.has_samples, tell, self.analysis,
-                self.workers,
-            )  # fmt: skip
-
-        def entry(each: Chosen) -> Entry:
-            def carry_out(rounds: Rounds) -> bool:
-                self._drop(rounds, each, meter)
-                self._cut(rounds, meter, meter.of(rounds.pruned), target)
-                return abs(meter.of(rounds.pruned) / target - 1) <= meter.tolerated
-
-            return carry_out
-
-        key = asdict(self.options), meter.unit, target, [each.key for each in found]
-        saved = self.cache.pieces("contest", self.base, *key)
-        entries = {name: entry(each) for name, each in named.items()}
-        likeliest = next(name for name, each in named.items() if each is first)
-        return named[least_error(entries, likeliest, begin, self.batches, saved, self.tell)]
-
-    def _choices(self, meter: Meter, gone: Sequence[Way]) -> tuple[BlockChoice, ...]:
-        return block_choices(Savings(self.analysis.channels, meter), self.ways, gone)
 
     def meter(self, mode: Mode) -> Meter:
         """What shows the cost of this mode; for time the layers are measured first.
@@ -268,17 +273,20 @@ class Pruner:
     def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
         """What could be cut; with a budget, what one round would cut."""
         meter, analysis = self.meter(mode), self.analysis
+        self.require_something(mode)
         widths: tuple[int, ...] = ()
         blocks: tuple[BlockChoice, ...] = ()
         two_stages: tuple[str, ...] = ()
         target = None if budget is None else self._target(budget, meter)
         if self._may_drop(mode):
-            found = None if target is None else self._chosen(meter, target)
-            blocks = self._choices(meter, found.ways if found else ())
+            found = None if target is None else self.approach.blocks(meter, target)
+            blocks = self.approach.choices(meter, found.ways if found else ())
             widths = found.value.widths if found else ()
         elif target is not None:
             if self.options.strategy == "slr":
-                target = first_target(meter.of(self.base), target)
+                target = first_target(
+                    meter.of(self.base), max(target, self.approach.reach(meter)())
+                )
                 two_stages = (FIRST_STAGE,)
             choice = choose(analysis, meter, target, self.options, {})
             widths = tuple(
@@ -304,19 +312,22 @@ class Pruner:
         Raises:
             UsageError: nothing needs to go, or not enough can.
         """
+        self.require_something(budget.mode)
         if budget.mode == "latency":
             whole = self.timed.meter.whole_ms
             target = self.share(budget) * whole
         else:
             whole, target = measured(self.original, budget.mode), budget.target(self.original)
-        if not whole and self.analysis.groups:  # without any the analysis says why
+        if not whole:
             raise UsageError(
                 f"the model has no {UNITS[budget.mode]}: there is nothing to cut",
                 "give a budget of another cost",
             )
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
-        if not self._may_drop(budget.mode):
+        if self.options.strategy == "slr":
+            self.approach.reach(meter).require(target, whole, lambda: self.approach.ways)
+        elif not self._may_drop(budget.mode):
             require_possible(self.analysis, meter, target, self.options, whole)
         return target
 

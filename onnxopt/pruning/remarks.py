@@ -12,8 +12,13 @@ from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Latency, Round
 from onnxopt.pruning.samples import Batch
 
 FIRST_STAGE = (
-    "widths are those of the first stage of slr; which residual blocks go in the second one is "
-    "measured on the model that comes of it"
+    "widths are those of a first stage of slr that goes half of the way; how far it goes, and "
+    "which residual blocks go in the second one, is measured on models that are cut"
+)
+
+ONE_STAGE = (
+    "no residual block of this model can go, so that slr has one stage: channels under one "
+    "threshold"
 )
 
 PREDICTED = "shares are of the time of one run; a dry run predicts it, and confirms nothing"
@@ -24,6 +29,8 @@ NO_SAMPLES = (
     "(--calibration) change that"
 )
 
+
+ONLY_BLOCKS = "only whole blocks can go, as no channel of this model can"
 
 MOST_NAMED = 3
 """Groups that a remark names."""
@@ -63,6 +70,8 @@ def after_pruning(
     Args:
         off: by how much the result costs more than asked for, as a share of that.
     """
+    if options.strategy == "slr" and not any(d.depth and d.depth.blocks for d in rounds):
+        yield ONE_STAGE
     gone = [choice.group for done in rounds for choice in done.groups if choice.removed]
     if not gone and not any(done.depth and done.depth.gone for done in rounds):
         yield "nothing was cut: rewriting without loss was enough for the budget"
@@ -75,7 +84,9 @@ def after_pruning(
             f"alone: {', '.join(guessed[:MOST_NAMED])}{more}; layers that read them are inside of "
             "If, Loop or Scan, work on integers, or are too wide"
         )
-    if abs(off) > TOLERATED:
+    if abs(off) > TOLERATED and not any(done.groups for done in rounds):
+        yield f"the result costs {abs(off):.1%} less than asked for: {ONLY_BLOCKS}"
+    elif abs(off) > TOLERATED:
         grid = 1 if options.relaxed else rounds[-1].multiple_of
         why = "the widths that its groups can take"
         if grid > 1:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -62,6 +62,12 @@ class Rounds:
 
     def choose_and_cut(self, meter: Meter, target: float, confirm: Confirm | None = None) -> None:
         """One round that ends at this cost, or at what is confirmed to be the budget."""
+        self.cut(meter, *self.choose(meter, target, confirm))
+
+    def choose(
+        self, meter: Meter, target: float, confirm: Confirm | None = None
+    ) -> tuple[Analysis, Choice]:
+        """What such a round would cut; nothing is cut yet."""
         analysis = self.analysis()
         self.tell("choosing widths", 0.0)
         least, channels = self._least, analysis.channels
@@ -69,7 +75,11 @@ class Rounds:
         def chosen(target: float) -> Choice:
             return choose(analysis, meter, target, self.options, least)
 
-        choice = chosen(target) if confirm is None else confirm(chosen, channels)
+        return analysis, chosen(target) if confirm is None else confirm(chosen, channels)
+
+    def cut(self, meter: Meter, analysis: Analysis, choice: Choice) -> None:
+        """Cut what was chosen for the model as it is, and refit what stays."""
+        channels = analysis.channels
         if not self._least:
             self._least = least_widths(analysis, self.options)
         proofs = self._proofs(channels)
@@ -81,6 +91,15 @@ class Rounds:
             )
         )
         self._cut(channels, choice.dead, proof, groups, choice.multiple_of)
+
+    @property
+    def least(self) -> Mapping[str, int]:
+        """Units that must stay in whatever rounds follow, by name of group."""
+        return self._least
+
+    def channels(self) -> Channels:
+        """Of the model as it is."""
+        return Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
 
     def analysis(self) -> Analysis:
         """Of the model as it is."""
@@ -143,7 +162,7 @@ class Rounds:
         """
         if recorded.blocks:
             self.drop(recorded.blocks)
-        channels = Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
+        channels = self.channels()
         found = [(group.name, len(group.units)) for group in channels.groups]
         if found != [(view.name, view.units) for view, _, _ in recorded.groups]:
             raise CheckError(

@@ -163,7 +163,7 @@ class _Work:
     def check(self, mode: Mode) -> None:
         """Raise what is wrong for all budgets: a profile of another model, nothing to cut."""
         self.pruner.meter(mode)
-        _ = self.pruner.analysis
+        self.pruner.require_something(mode)
 
     def tell(self, stage: str, done: float) -> None:
         self._tell(self.place + stage, done)

@@ -73,9 +73,12 @@ class Timed:
             return budget.amount
         return budget.amount / self.meter.profile.steady_ms.median
 
-    def confirming(self, budget: Budget) -> Confirming:
+    def confirming(self, budget: Budget, first: float | None = None) -> Confirming:
+        """Args:
+        first: what the first try is asked for, in predicted milliseconds; by default the budget.
+        """
         time = self._beside_the_original if self.is_here else None
-        return Confirming(self.share(budget), self.meter, time, self.tell)
+        return Confirming(self.share(budget), self.meter, time, self.tell, first)
 
     def _beside_the_original(self, model: onnx.ModelProto) -> Timing:
         return self.stopwatch.against(self.original, model, self.feeds)

@@ -53,7 +53,7 @@ from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.stage_shares import best_share, both_stages
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
-from onnxopt.pruning.timed import Timed, require_timeable
+from onnxopt.pruning.timed import Timed, require_timeable, require_widths
 from onnxopt.pruning.two_stages import first_target
 from onnxopt.pruning.workers import DEFAULT_WORKERS
 
@@ -180,13 +180,17 @@ class Pruner:
         residual blocks."""
         if self.analysis.groups:
             return
-        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
-        if may_drop and self.ways:
+        if self._lets_blocks_go(mode):
             return
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
         blocks = " and no residual block can go" if may_drop else ""
         could = not may_drop and self._rounds(self.analysis).blocks()
         fix = "--blocks drop lets its residual blocks go" if could else ""
         raise nothing_to_cut(self.analysis.channels, blocks, fix)
+
+    def _lets_blocks_go(self, mode: Mode) -> bool:
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
+        return may_drop and bool(self.ways)
 
     def _scales(self, channels: Channels) -> Scales:
         return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
@@ -351,6 +355,7 @@ class Pruner:
         """
         self.require_something(budget.mode)
         if budget.mode == "latency":
+            require_widths(self.timed.meter, has_blocks=self._lets_blocks_go("latency"))
             whole = self.timed.meter.whole_ms
             target = self.share(budget) * whole
         else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,6 +44,7 @@ from onnxopt.pruning.remarks import (
     after_pruning,
     before_pruning,
     of_latency,
+    of_open_sizes,
 )
 from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
@@ -56,6 +57,7 @@ from onnxopt.pruning.stopwatch import HERE, Stopwatch
 from onnxopt.pruning.timed import Timed, require_timeable, require_widths
 from onnxopt.pruning.two_stages import first_target
 from onnxopt.pruning.workers import DEFAULT_WORKERS
+from onnxopt.signature import model_inputs
 
 __all__ = [
     "Budget",
@@ -341,8 +343,11 @@ class Pruner:
             declined=analysis.channels.declined,
             widths=widths,
             blocks=blocks,
-            notes=(*self._notes, *analysis.notes, *notes),
+            notes=(*self._of_sizes(mode), *self._notes, *analysis.notes, *notes),
         )
+
+    def _of_sizes(self, mode: Mode) -> Iterator[str]:
+        return of_open_sizes(model_inputs(self.base), mode)
 
     def _cost(self, proto: onnx.ModelProto, mode: Mode) -> float:
         return self.timed.meter.of(proto) if mode == "latency" else measured(cost_of(proto), mode)
@@ -384,7 +389,11 @@ class Pruner:
     ) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost = cost_of(rewritten.model)
-        notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
+        notes = [
+            *self._of_sizes(budget.mode),
+            *self._notes,
+            *(rounds.first.notes if rounds.first else ()),
+        ]
         off, latency = 0.0, None
         if budget.mode != "latency":
             off = measured(cost, budget.mode) / budget.target(self.original) - 1

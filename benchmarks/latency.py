@@ -1,14 +1,15 @@
 """How well a profile predicts: profile models, cut them, and measure what was predicted.
 
     python benchmarks/latency.py MODEL[@INPUT=1,3,224,224]... [--seconds 10] [--flops 0.7,0.5]
-        [--repeats 3] [--output table.md]
+        [--time 0.7,0.5] [--repeats 3] [--output table.md]
 
 For each model: the profile (with widths); the time of the model itself predicted from its layers
-measured alone, as if it were another model; and of versions cut to a share of the FLOPs (weights
-alone decide which channels go: only the time matters here). The model and its versions are
-measured in the same turns, and runs during which other work had the processor are left out; of the
-others the faster half counts. All of that several times: the middle one by its error is shown,
-with the smallest and the largest.
+measured alone, as if it were another model; of versions cut to a share of the FLOPs; and of those
+that a budget of time leads to, blocks and widths chosen together by a profile of their own. Only
+the time matters here: weights alone, or drawn samples, decide what goes. The model and its
+versions are measured in the same turns, and runs during which other work had the processor are left
+out; of the others the faster half counts. All of that several times: the middle one by its error is
+shown, with the smallest and the largest.
 """
 
 from __future__ import annotations
@@ -20,9 +21,11 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import numpy as np
 import onnx
 
 import onnxopt
+from onnxopt.calibration import Calibration
 from onnxopt.cli.options import by_name
 from onnxopt.cli.options import shape as read_shape
 from onnxopt.fixed_shapes import fix_shapes
@@ -35,7 +38,12 @@ from onnxopt.profiling.measure import measure
 from onnxopt.profiling.sessions import Measured
 from onnxopt.profiling.spread import Run, calmest, undisturbed
 from onnxopt.profiling.turns import Turn
+from onnxopt.pruning.results import Pruned
+from onnxopt.signature import model_inputs
 from onnxopt.small_models import write_kit
+
+SAMPLES = 16
+"""Drawn, where a budget of time lets blocks go."""
 
 HEADER = (
     "| model | version | measured ms | predicted ms | error (of all tries) | calm runs "
@@ -50,18 +58,46 @@ def calm_ms(runs: list[Run]) -> tuple[float, int]:
     return 1000 * undisturbed(calm), len(calm)
 
 
-def versions(proto: onnx.ModelProto, shares: list[float]) -> dict[str, onnx.ModelProto]:
-    """The model, and what is left of it at these shares of its FLOPs."""
+def versions(
+    proto: onnx.ModelProto, shares: list[float], times: list[float]
+) -> dict[str, onnx.ModelProto]:
+    """The model, and what is left of it at these shares of its FLOPs and of its time."""
     made = {"itself": proto}
     for share in shares:
-        try:
-            options = onnxopt.PruneOptions(multiple_of=8)
-            made[f"{share:.0%} FLOPs"] = onnxopt.prune(
-                proto, onnxopt.Budget("flops", share), options=options
-            ).model
-        except onnxopt.OnnxoptError as error:
-            print(f"not cut to {share:.0%}: {error}", file=sys.stderr)
+        options = onnxopt.PruneOptions(multiple_of=8)
+        if pruned := _pruned(proto, onnxopt.Budget("flops", share), None, options):
+            made[f"{share:.0%} FLOPs"] = pruned.model
+    given = _samples(proto) if times else None
+    for share in times:
+        options = onnxopt.PruneOptions(multiple_of=8, relaxed=True, compensation="none")
+        if pruned := _pruned(proto, onnxopt.Budget("latency", share), given, options):
+            depths = [done.depth for done in pruned.rounds if done.depth is not None]
+            gone = sum(len(depth.gone) for depth in depths)
+            made[f"{share:.0%} time, {gone} blocks gone"] = pruned.model
     return made
+
+
+def _pruned(
+    proto: onnx.ModelProto,
+    budget: onnxopt.Budget,
+    given: Calibration | None,
+    options: onnxopt.PruneOptions,
+) -> Pruned | None:
+    try:
+        return onnxopt.prune(proto, budget, given, options)
+    except onnxopt.OnnxoptError as error:
+        print(f"not cut to {budget}: {error}", file=sys.stderr)
+        return None
+
+
+def _samples(proto: onnx.ModelProto) -> Calibration:
+    """Drawn ones: they only decide what goes."""
+    ports, rng = model_inputs(proto), np.random.default_rng(0)
+    arrays = {}
+    for port in ports:
+        sizes = [dim if isinstance(dim, int) else 1 for dim in port.dims or ()]
+        arrays[port.name] = rng.standard_normal((SAMPLES, *sizes[1:])).astype(port.dtype)
+    return Calibration.from_arrays(arrays, ports)
 
 
 @dataclass(frozen=True)
@@ -110,12 +146,13 @@ def rows(
     file: Path,
     shapes: dict[str, tuple[int, ...]],
     shares: list[float],
+    times: list[float],
     seconds: float,
     repeats: int,
 ) -> list[str]:
     proto = fix_shapes(onnxopt.load(file), shapes)
     print(file.stem, file=sys.stderr)
-    made = versions(proto, shares)
+    made = versions(proto, shares, times)
     with tempfile.TemporaryDirectory() as temporary:
         tries = [once(proto, made, seconds, Path(temporary)) for _ in range(repeats)]
     lines = []
@@ -136,10 +173,13 @@ def main() -> None:
     parser.add_argument("models", nargs="+")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--flops", default="0.7,0.5")
+    parser.add_argument("--time", default="0.7,0.5")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--output", type=Path)
     asked = parser.parse_args()
-    shares = [float(text) for text in asked.flops.split(",") if text]
+    shares, times = (
+        [float(text) for text in given.split(",") if text] for given in (asked.flops, asked.time)
+    )
     where = machine()
     lines = [
         "# Predicted and measured time\n",
@@ -150,7 +190,7 @@ def main() -> None:
     for text in asked.models:
         file, _, shape = text.partition("@")
         shapes = by_name("the shape", [shape] if shape else [], read_shape)
-        lines += rows(Path(file), shapes, shares, asked.seconds, asked.repeats)
+        lines += rows(Path(file), shapes, shares, times, asked.seconds, asked.repeats)
     if asked.output:
         asked.output.write_text("\n".join(lines) + "\n")
     else:

@@ -359,3 +359,14 @@ def test_branches_that_share_all_weights_are_ranked_by_samples_and_stay_alike() 
     assert cost_of(made.model).parameters == pytest.approx(160, rel=0.05)
     feeds = {"x1": pairs["x1"], "x2": pairs["x1"]}
     assert not Session(made.model).run(feeds)["y"].any()
+
+
+def test_sizes_that_a_model_leaves_open_are_told_where_they_count() -> None:
+    layers = "y0 = Conv(x, w1) r = Relu(y0) y = Conv(r, w2)"
+    weights = "float[8,3,1,1] w1, float[5,8,1,1] w2"
+    for shape, is_open in (("N,3,H,W", True), ("N,3,8,8", False)):
+        made = Pruner(weighted(f"float[{shape}] x, {weights}", layers), None, QUICK)
+        for mode in ("flops", "params", "memory"):
+            told = [note for note in made.at(Budget(mode, 0.6)).notes if "open beyond" in note]
+            assert bool(told) == (is_open and mode != "params")
+            assert all("--set-shape x=" in note for note in told)

@@ -158,6 +158,43 @@ def test_blocks_are_chosen_again_for_the_budget_as_measuring_corrected_it(tmp_pa
     assert found[0.5, 0.75] == found[0.0, 0.5] > found[0.0, 0.75]
 
 
+def quantized(blocks: int) -> onnx.ModelProto:
+    """As exporters write it: what a layer reads and its weight are dequantized before it."""
+    weights = ", ".join(f"int8[6,6,3,3] w{i}, int8[6,6,3,3] v{i}" for i in range(blocks))
+    body = " ".join(
+        f"f{i} = DequantizeLinear(w{i}, small, z) a{i} = Conv<pads = [1,1,1,1]>(e{i}, f{i}) "
+        f"b{i} = QuantizeLinear(a{i}, s, z) c{i} = DequantizeLinear(b{i}, s, z) "
+        f"g{i} = DequantizeLinear(v{i}, small, z) d{i} = Conv<pads = [1,1,1,1]>(c{i}, g{i}) "
+        f"h{i} = QuantizeLinear(d{i}, s, z) j{i} = DequantizeLinear(h{i}, s, z) "
+        f"t{i} = Add(j{i}, e{i}) q{i + 1} = QuantizeLinear(t{i}, s, z) "
+        f"e{i + 1} = DequantizeLinear(q{i + 1}, s, z)"
+        for i in range(blocks)
+    )
+    return weighted(
+        f"float[N,6,6,6] x, {weights.replace(' v', ' wv')}",
+        f"q0 = QuantizeLinear(x, s, z) e0 = DequantizeLinear(q0, s, z) {body.replace('(v', '(wv')} "
+        f"y = Identity(e{blocks})",
+        constants="float s = {0.05}, float small = {0.003}, int8 z = {0}",
+    )
+
+
+def test_of_a_quantized_model_blocks_go_by_time_and_channels_do_not(tmp_path: Path) -> None:
+    """Its layers are timed at no other width."""
+    proto, fake = quantized(3), timed_models.Fake(startup=0.0)
+    given, options = samples(proto, tmp_path), replace(DROP, blocks="auto")
+    found = Pruner(proto, given, options, stopwatch=fake.stopwatch, workers=1)
+    assert found.analysis.groups and not found.timed.meter.knows_widths
+    made = found.at(Budget("latency", 0.8))
+    assert gone(made) and made.latency is not None and made.latency.reached <= 0.82
+    assert not any(choice.removed for choice in made.rounds[0].groups)
+    assert any("channels cannot be chosen by time" in note for note in made.notes)
+    kept = Pruner(
+        proto, given, replace(options, blocks="keep"), stopwatch=fake.stopwatch, workers=1
+    )
+    with pytest.raises(UsageError, match=r"channels cannot be chosen by time.*none may go"):
+        kept.at(Budget("latency", 0.8))
+
+
 def test_a_plan_of_blocks_alone_is_replayed_to_the_same_bytes(tmp_path: Path) -> None:
     proto = pinned(4)
     np.savez(tmp_path / "some.npz", x=judge.drawn(proto, 0, 64)["x"])

@@ -394,43 +394,6 @@ def test_a_picture_that_is_asked_for_and_cannot_be_drawn_is_refused_before_the_w
     assert "Matplotlib, which is not installed" in said and "'onnxopt[plots]'" in said
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--sweep", ""], "--sweep '' is no budget"),
-        (["--sweep", "0.5,"], "--sweep '' is no budget"),
-        (["--sweep", "0.5 0.4"], "--sweep '0.5 0.4' is no budget"),
-        (["--sweep", "0.5,1.5"], "--sweep 1.5 leaves everything"),
-        (["--sweep", "0.5,0"], "leaves nothing"),
-        (["--sweep", "0.5,-0.3"], "say -30%"),
-        (["--sweep", "0.5,50%"], "names one point twice: 50% of the FLOPs"),
-        (["--sweep", "time=0.5"], "params=0.9,0.8, memory=0.9,0.8, latency=0.9,0.8"),
-        (["--sweep", "0.5,params=0.4"], "'0.5,params=0.4' is of no known cost"),
-        (["--sweep", "0.5", "--flops", "0.5"], "write --sweep flops=0.5"),
-        (["--sweep", "0.5,0.4", "--params", "0.5"], "write --sweep params=0.5,0.4"),
-        (["--sweep", "0.5", "--max-drop", "1", "--eval", TEST], "no place for --max-drop"),
-        (["--sweep", "0.5", "--plan", "p.json"], "no place for --plan"),
-        (["--sweep", "0.5", "--save-plan", "p.json"], "no place for --save-plan"),
-        (["--sweep", "0.5", "--dry-run"], "a dry run cuts nothing, so --sweep"),
-        (["--sweep", "0.5", "--metric", "top5"], "--metric needs labelled samples"),
-        (["--sweep", "0.5", "--samples", "20"], "--samples says how many"),
-        (["--sweep", "0.5", "--report", "r.pdf"], "name it .json, .md, .svg or .png"),
-        (["--flops", "0.5", "--report", "r.svg"], "name it .json or .md"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_a_sweep_that_makes_no_sense_is_refused_and_nothing_is_written(
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert said in failed(["prune", DIGITS, "curve", *arguments], capsys)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_sweep_overwrites_nothing_that_is_read_or_of_another_origin(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -189,35 +189,6 @@ def test_what_is_wrong_with_a_profile_ends_a_sweep_before_its_first_point(
     assert not (tmp_path / "curve").exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["--sweep", "latency=12ms"], "--sweep '12ms' is no share of the time"),
-        (["--sweep", "latency=0.5,1.5"], "--sweep 1.5 leaves everything"),
-        (["--sweep", "latency=0.5,50%"], "names one point twice: 50% of the time"),
-        (["--sweep", "0.5,0.4", "--latency", "0.5"], "write --sweep latency=0.5,0.4"),
-        (["--sweep", "latency=0.5", "--latency", "0.5"], "no place for --latency"),
-        (["--sweep", "latency=0.5", "--flops", "0.5"], "no place for --flops"),
-        (["--sweep", "0.5", "--profile", DIGITS], "--sweep 0.5 is not about time"),
-        (["--sweep", "params=0.5", "--profile", DIGITS], "write --sweep latency=0.9,0.8"),
-        (["--sweep", "latency=0.5", "--profile", "none.json"], "there is no file 'none.json'"),
-        (["--sweep", "latency=0.5", "--profile", DIGITS], "is not a profile"),
-        (["--sweep", "latency=0.5", "--strategy", "complexity"], "and not by time"),
-    ],
-    ids=lambda value: " ".join(value) if isinstance(value, list) else None,
-)
-def test_a_sweep_of_time_that_makes_no_sense_is_refused_and_nothing_is_written(
-    arguments: list[str],
-    said: str,
-    tmp_path: Path,
-    capsys: pytest.CaptureFixture[str],
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert said in failed(["prune", DIGITS, "curve", *arguments], capsys)
-    assert list(tmp_path.iterdir()) == []
-
-
 def test_a_sweep_of_time_is_shown_against_the_share_of_the_time(
     tmp_path: Path, timed_by: Arrange
 ) -> None:

@@ -26,7 +26,8 @@ from onnxopt.cli.options import (
 )
 from onnxopt.cli.progress import Bar
 from onnxopt.cli.pruning import Place, prune_file, show_preview
-from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
+from onnxopt.cli.pruning_job import job_of
+from onnxopt.cli.pruning_options import PruningArguments, takes_pruning
 
 if TYPE_CHECKING:
     import onnx

@@ -21,7 +21,8 @@ from onnxopt.cli.options import (
     shape,
 )
 from onnxopt.cli.pruning import Place, prune_file, show_preview
-from onnxopt.cli.pruning_options import PruningArguments, job_of, takes_pruning
+from onnxopt.cli.pruning_job import job_of
+from onnxopt.cli.pruning_options import PruningArguments, takes_pruning
 from onnxopt.cli.sweeping import check_sweep, sweep_file
 
 if TYPE_CHECKING:

@@ -11,7 +11,8 @@ import typer
 from onnxopt.cli.options import Claims
 from onnxopt.cli.progress import Bar
 from onnxopt.cli.pruning import Place, interrupted
-from onnxopt.cli.pruning_options import PruningArguments, spelled
+from onnxopt.cli.pruning_job import spelled
+from onnxopt.cli.pruning_options import PruningArguments
 from onnxopt.errors import CheckError, Interrupted, UsageError
 
 if TYPE_CHECKING:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Protocol
 
+import onnx
+
 from onnxopt.errors import UsageError
 from onnxopt.graph import Node
 from onnxopt.pruning.channels import ChannelGroup, Channels
@@ -29,6 +31,30 @@ class Layers(Protocol):
         """The first node with the same layer, of which they have the times."""
 
     def us(self, node: str, inputs: int, outputs: int) -> float: ...
+
+
+class NoLayers:
+    """No layer whose times at other widths are known."""
+
+    nodes: tuple[str, ...] = ()
+
+    def whole(self, node: str) -> tuple[int, int]:
+        raise AssertionError("there is none")
+
+    def first(self, node: str) -> str:
+        raise AssertionError("there is none")
+
+    def us(self, node: str, inputs: int, outputs: int) -> float:
+        raise AssertionError("there is none")
+
+
+def has_timed_widths(proto: onnx.ModelProto) -> bool:
+    """Whether a profile could know a layer of this model at several widths: one of float32."""
+    stored = {t.name for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
+    return any(
+        node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in stored
+        for node in proto.graph.node
+    )
 
 
 def latency_cost(

@@ -17,7 +17,13 @@ from onnxopt.profiling.document import Profile
 from onnxopt.pruning.by_widths import CostByWidths
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import StaticMode, measured, width_cost
-from onnxopt.pruning.latency_cost import check_profile, latency_cost
+from onnxopt.pruning.latency_cost import (
+    Layers,
+    NoLayers,
+    check_profile,
+    has_timed_widths,
+    latency_cost,
+)
 from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED
 from onnxopt.pruning.samples import Batch
 
@@ -99,8 +105,13 @@ class Predicted:
         return self.of(self.base)
 
     @cached_property
-    def _layers(self) -> LayerLatency:
-        return LayerLatency(self.profile)
+    def knows_widths(self) -> bool:
+        """Whether any layer can be known at other widths; of quantized models none is."""
+        return bool(self.profile.layers) or has_timed_widths(self.base)
+
+    @cached_property
+    def _layers(self) -> Layers:
+        return LayerLatency(self.profile) if self.knows_widths else NoLayers()
 
     @cached_property
     def _names(self) -> Mapping[str, str]:

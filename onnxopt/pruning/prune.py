@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ from onnxopt.pruning.remarks import (
     after_pruning,
     before_pruning,
     of_latency,
+    of_open_sizes,
 )
 from onnxopt.pruning.results import BlockChoice, GroupChoice, Preview, Pruned, Round
 from onnxopt.pruning.rewritings import of_the_result, with_batchnorms
@@ -49,9 +50,10 @@ from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.scales import Scales, find_scales
 from onnxopt.pruning.states import without_zero_states
 from onnxopt.pruning.stopwatch import HERE, Stopwatch
-from onnxopt.pruning.timed import Timed, require_timeable
+from onnxopt.pruning.timed import Timed, require_timeable, require_widths
 from onnxopt.pruning.two_stages import first_target
 from onnxopt.pruning.workers import DEFAULT_WORKERS
+from onnxopt.signature import model_inputs
 
 __all__ = [
     "Budget",
@@ -175,13 +177,17 @@ class Pruner:
         residual blocks."""
         if self.analysis.groups:
             return
-        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
-        if may_drop and self.approach.ways:
+        if self._lets_blocks_go(mode):
             return
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
         blocks = " and no residual block can go" if may_drop else ""
         could = not may_drop and self._rounds(self.analysis).blocks()
         fix = "--blocks drop lets its residual blocks go" if could else ""
         raise nothing_to_cut(self.analysis.channels, blocks, fix)
+
+    def _lets_blocks_go(self, mode: Mode) -> bool:
+        may_drop = self._may_drop(mode) or self.options.strategy == "slr"
+        return may_drop and bool(self.approach.ways)
 
     def _scales(self, channels: Channels) -> Scales:
         return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
@@ -300,8 +306,11 @@ class Pruner:
             declined=analysis.channels.declined,
             widths=widths,
             blocks=blocks,
-            notes=(*self._notes, *analysis.notes, *notes),
+            notes=(*self._of_sizes(mode), *self._notes, *analysis.notes, *notes),
         )
+
+    def _of_sizes(self, mode: Mode) -> Iterator[str]:
+        return of_open_sizes(model_inputs(self.base), mode)
 
     def _cost(self, proto: onnx.ModelProto, mode: Mode) -> float:
         return self.timed.meter.of(proto) if mode == "latency" else measured(cost_of(proto), mode)
@@ -314,6 +323,7 @@ class Pruner:
         """
         self.require_something(budget.mode)
         if budget.mode == "latency":
+            require_widths(self.timed.meter, has_blocks=self._lets_blocks_go("latency"))
             whole = self.timed.meter.whole_ms
             target = self.share(budget) * whole
         else:
@@ -342,7 +352,11 @@ class Pruner:
     ) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost = cost_of(rewritten.model)
-        notes = [*self._notes, *(rounds.first.notes if rounds.first else ())]
+        notes = [
+            *self._of_sizes(budget.mode),
+            *self._notes,
+            *(rounds.first.notes if rounds.first else ()),
+        ]
         off, latency = 0.0, None
         if budget.mode != "latency":
             off = measured(cost, budget.mode) / budget.target(self.original) - 1

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from onnxopt.cost import Cost
 from onnxopt.optimizer import Optimized
 from onnxopt.pruning.confirming import SAME_WIDTHS
+from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Latency, Round
 from onnxopt.pruning.samples import Batch
+from onnxopt.signature import Port
 
 FIRST_STAGE = (
     "widths are those of a first stage of slr that goes half of the way; how far it goes, and "
@@ -59,6 +61,21 @@ def before_pruning(
         yield (
             f"{len(before.unknown)} nodes of the model have unknown shapes: what it costs is "
             "taken from its rewritten form"
+        )
+
+
+def of_open_sizes(inputs: Iterable[Port], mode: Mode) -> Iterator[str]:
+    """What the file cannot tell of a budget: sizes beyond the batch that it leaves open."""
+    open_ones = [
+        port for port in inputs if any(not isinstance(dim, int) for dim in (port.dims or ())[1:])
+    ]
+    if mode in ("flops", "memory") and open_ones:
+        named = ", ".join(f"'{port.name}'" for port in open_ones[:MOST_NAMED])
+        unit = "FLOPs" if mode == "flops" else "memory"
+        yield (
+            f"the model leaves sizes of {named} open beyond the batch, and its {unit} are told as "
+            "if all of them were 1: layers that work at different sizes are compared wrongly; "
+            f"--set-shape {open_ones[0].name}=... says how large inputs are"
         )
 
 

@@ -21,6 +21,11 @@ from onnxopt.pruning.samples import Batch
 from onnxopt.pruning.stopwatch import THREADS, Stopwatch
 from onnxopt.timing import Timing
 
+NO_WIDTHS = (
+    "only layers with stored float32 weights are timed at several widths, and this model has none "
+    "(it is quantized, perhaps): channels cannot be chosen by time, only whole residual blocks can"
+)
+
 
 @dataclass(frozen=True)
 class Timed:
@@ -86,6 +91,8 @@ class Timed:
     def notes(self) -> Iterator[str]:
         """What the user should know of the profile."""
         profile = self.meter.profile
+        if not self.meter.knows_widths:
+            yield NO_WIDTHS
         if not self.is_here:
             yield (
                 "the time is predicted by the profile of another machine "
@@ -94,6 +101,15 @@ class Timed:
             )
         if not profile.noise.trusted:
             yield f"the machine was noisy while its layers were timed: {profile.noise.why}"
+
+
+def require_widths(meter: Predicted, *, has_blocks: bool) -> None:
+    """Raise UsageError if nothing of a model can be chosen by time."""
+    if not meter.knows_widths and not has_blocks:
+        raise UsageError(
+            f"{NO_WIDTHS}, and none may go",
+            "give a budget of --flops, or prune the model before it is quantized",
+        )
 
 
 def require_timeable(strategy: str) -> None:

@@ -20,6 +20,7 @@ from onnxopt.cli.options import (
     shape,
 )
 from onnxopt.cli.progress import Bar
+from onnxopt.cli.split_verify import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     from onnxopt.splitting.describing import Source
@@ -77,6 +78,7 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove that the halves equal the whole.")
     ] = True,
+    tolerance: Tolerance = None,
     serve: Annotated[
         str | None,
         typer.Option(
@@ -132,6 +134,7 @@ def export(
             output,
             samples=samples,
             verify=verify,
+            tolerance=tolerance_of(tolerance),
             external_data=external_data.value,
             serve=servers,
             progress=bar,

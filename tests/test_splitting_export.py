@@ -15,7 +15,8 @@ import onnx.numpy_helper
 import pytest
 import split_cases as cases
 
-from onnxopt.errors import CheckError, UnverifiableError, UsageError
+from onnxopt.cli.main import run
+from onnxopt.errors import CheckError, OnnxoptError, UnverifiableError, UsageError
 from onnxopt.model import load, save
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
@@ -362,6 +363,28 @@ def test_halves_that_do_not_run_with_optimizations_where_the_whole_does_are_refu
     halves = [piece.proto for piece in cases.halves_at(proto, "b").plain]
     found = comparing.Judge(proto).judge(halves, tolerance=1.0)
     assert not found.passed and "do not run" in found.reason and "no kernel" in found.reason
+
+
+def test_a_model_that_crashes_onnx_runtime_is_told_of_and_does_not_take_us_along(
+    tmp_path: Path,
+) -> None:
+    proto = judge.model("""
+        <ir_version: 8, opset_import: ["" : 13]>
+        g (float[1,8] a, int8[8,1] b, float[8] scale, float[1] bias) => (float[1,8] y) {
+            quantized, s, z = DynamicQuantizeLinear(a)
+            product = MatMulInteger(quantized, b, z)
+            both = Mul(s, scale)
+            numbers = Cast<to = 1>(product)
+            scaled = Mul(numbers, both)
+            y = Add(scaled, bias)
+        }
+    """)
+    with pytest.raises(OnnxoptError, match="ONNX Runtime crashes") as raised:
+        cases.export_to(tmp_path / "out", proto, ["numbers"])
+    assert raised.value.exit_code == 4 and not (tmp_path / "out").exists()
+    file = tmp_path / "model.onnx"
+    assert run(["split", "profile", str(file), "-o", str(tmp_path / "profile.json")]) == 4
+    assert run(["profile", str(file)]) == 4
 
 
 def damage(file: Path) -> None:

@@ -11,11 +11,12 @@ from typing import Any
 import onnx
 
 from onnxopt.errors import OnnxoptError
-from onnxopt.runtime import Session
+from onnxopt.runtime import DEFAULT_THREADS, Session
 from onnxopt.signature import model_outputs
 from onnxopt.splitting.coded import Coded, codec_error
 from onnxopt.splitting.proof import OPTIMIZED_TOLERANCE, Explanation, Proof
 from onnxopt.splitting.rows import Row, relative_error
+from onnxopt.splitting.surviving import check_survives
 from onnxopt.verification.difference import first_difference
 from onnxopt.verification.reference import Reference
 from onnxopt.verification.userdata import UserData, load_user_data
@@ -143,6 +144,9 @@ class Judge:
         indices = self._some()
         feeds = [self._verifier.feeds[index] for index in indices]
         self._tell("comparing with optimizations on", 0.0)
+        if self._optimized is None:
+            arrays = (feed.arrays for feed in feeds)
+            check_survives(self._whole, arrays, threads=DEFAULT_THREADS)
         try:
             if self._optimized is None:
                 self._optimized = Reference(
@@ -217,5 +221,5 @@ def _shown(proof: Proof) -> Iterator[str]:
         yield "with ONNX Runtime's optimizations on it was not compared: the whole does not run so"
     else:
         yield f"largest relative error with optimizations on: {proof.optimized:.2g}"
-    if proof.diagnosis and proof.tolerance is not None:
-        yield f"accepted up to {proof.tolerance:.2g}, as was asked for: {proof.diagnosis}"
+    if proof.passed and proof.diagnosis:
+        yield f"accepted up to {proof.tolerance or 0:.2g}, as was asked for: {proof.diagnosis}"

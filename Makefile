@@ -9,7 +9,7 @@ INSTALLED := $(VENV)/installed
 SOURCES := pyproject.toml LICENSE $(wildcard README.md) $(shell find onnxopt rules -name '*.py' -o -name '*.json')
 CODE := onnxopt rules tests benchmarks models
 
-.PHONY: help demo demo-split interop wire switching split-link test lint format rules coverage blocks splits corpus fuzz peers transposes noise latency adapting wheel clean
+.PHONY: help demo demo-split interop wire switching split-link split-seed test lint format rules coverage blocks splits corpus fuzz peers transposes noise latency adapting wheel clean
 
 help:
 	@echo "make demo    optimize and prune a small trained model: tables, verdict and reports"
@@ -26,7 +26,7 @@ help:
 	@echo "make peers   compare with onnxslim, onnxsim and onnxscript on the corpus"
 	@echo "make transposes, make noise, make latency, make adapting    other slow measurements, see benchmarks/"
 	@echo "make interop  talk to Triton's client, KServe and MLServer, in a venv of their own"
-	@echo "make wire, make switching, make split-link   what serving costs and survives; predictions"
+	@echo "make wire, make switching, make split-link, make split-seed   what serving costs and survives; predictions"
 	@echo "make wheel   build dist/*.whl"
 	@echo "make clean   remove everything that make made"
 
@@ -135,6 +135,9 @@ split-link: $(INSTALLED)
 	$(BIN)/python benchmarks/split_link.py --output benchmarks/results/split_link.md \
 	    $(CORPUS)/cifar10/resnet56.onnx \
 	    $(patsubst %,$(CORPUS)/real/%.onnx,mobilenetv2_qat_identity yolox_nano)
+
+split-seed: $(INSTALLED)
+	$(BIN)/python benchmarks/split_seed.py --output benchmarks/results/split_seed.md
 
 # Their packages do not go together with ours in one environment for sure, so they get their own.
 INTEROP := .venv-interop

@@ -5,8 +5,10 @@
 For each model every frontier cut, or 200 of them drawn with a seed, is written as two halves. The
 judge is onnxruntime alone: device.onnx and then edge.onnx are run on drawn inputs and their outputs
 compared with those of the original, bit for bit without optimizations and relative to the largest
-element with them. The model that the halves are joined to must compute the same bits. One cut of
-each model goes through the command line as well: export, verify, join. Prints Markdown.
+element with them. The model that the halves are joined to must compute the same bits. What is not
+bit for bit equal, or beyond 1e-5 with optimizations, must be refused by what `split export` proves
+with, and taken at the tolerance that the refusal names. One cut of each model goes through the
+command line as well: export, verify, join. Prints Markdown.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ from __future__ import annotations
 import argparse
 import hashlib
 import random
+import re
 import subprocess
 import sys
 import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +35,7 @@ import onnxruntime as ort
 from onnxopt.errors import OnnxoptError
 from onnxopt.model import load
 from onnxopt.runtime import Session
+from onnxopt.splitting.comparing import Judge
 from onnxopt.splitting.enumeration import Cuts, enumerate_cuts
 from onnxopt.splitting.export import joined
 from onnxopt.splitting.halves import take_apart
@@ -45,8 +50,8 @@ SLOW_S = 0.1
 """Models whose runs take longer are run on one feed only."""
 HEAD = """\
 | model | operators | cuts | tried | bit for bit | 16 bit | within 1e-5 | beyond | itself \
-| refused | wrong | cli | s |
-|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
+| refused | unsendable | wrong | cli | s |
+|---|---|---|---|---|---|---|---|---|---|---|---|---|---|"""
 
 
 @dataclass
@@ -59,7 +64,8 @@ class Row:
         close: within the tolerance with optimizations.
         beyond: errors beyond it.
         itself: by how much the optimizations change the outputs of the whole model.
-        refused: reasons with their numbers.
+        refused: cuts, of those in `half` or `beyond`, that a proof refuses; it must refuse all.
+        unsendable: reasons why something cannot cross, with their numbers.
         wrong: what else differs, or does not run.
     """
 
@@ -72,7 +78,8 @@ class Row:
     close: int = 0
     beyond: list[float] = field(default_factory=list)
     itself: float = 0.0
-    refused: Counter[str] = field(default_factory=Counter)
+    refused: int = 0
+    unsendable: Counter[str] = field(default_factory=Counter)
     wrong: list[str] = field(default_factory=list)
     command: str = ""
     seconds: float = 0.0
@@ -85,7 +92,8 @@ class Row:
             *(
                 far,
                 f"{self.itself:.1g}",
-                sum(self.refused.values()),
+                self.refused,
+                sum(self.unsendable.values()),
                 len(self.wrong),
                 self.command,
                 round(self.seconds),
@@ -133,7 +141,7 @@ def measure(file: Path, most: int) -> Row:
         session.run(feeds[0])
         feeds = feeds[: 1 if time.perf_counter() - begun > SLOW_S else MOST_FEEDS]
     except OnnxoptError as error:
-        row.refused[f"the model does not run: {error.what[:80]}"] += 1
+        row.unsendable[f"the model does not run: {error.what[:80]}"] += 1
         return row
     judge = _Judge(proto, feeds)
     row.itself = judge.itself
@@ -152,7 +160,7 @@ def measure(file: Path, most: int) -> Row:
     legal = [c for c in drawn if cuts.is_legal(c)]
     if legal:
         row.command = _through_commands(file, subject, cuts, legal[len(legal) // 2])
-    if row.command not in ("", "ok"):
+    if row.command.startswith("split "):
         row.wrong.append(row.command)
     row.seconds = time.perf_counter() - started
     return row
@@ -170,7 +178,7 @@ def _try(subject: Subject, cuts: Cuts, cut: int, judge: _Judge, row: Row) -> Non
     dag = subject.dag
     for tensor in cuts.crossing[cut]:
         if dag.tensors[tensor].why_not:
-            row.refused[dag.tensors[tensor].why_not] += 1
+            row.unsendable[dag.tensors[tensor].why_not] += 1
             return
     parts = take_apart(subject, [frozenset(cuts.operators(cut))], ("none", "none", "none"))
     halves = [piece.proto for piece in parts.pieces]
@@ -186,8 +194,21 @@ def _try(subject: Subject, cuts: Cuts, cut: int, judge: _Judge, row: Row) -> Non
         row.close += 1
     else:
         row.beyond.append(optimized)
+    if exact or optimized > TOLERANCE:
+        _must_refuse(cut, halves, judge, row)
     if not judge.joins_right(joined(parts)):
         row.wrong.append(f"cut {cut}: what the halves are joined to computes something else")
+
+
+def _must_refuse(cut: int, halves: list[onnx.ModelProto], judge: _Judge, row: Row) -> None:
+    """Whether `split export` refuses it, and takes it at the tolerance that it names."""
+    proof = judge.product.judge(halves)
+    if proof.passed:
+        row.wrong.append(f"cut {cut} is not refused, though beyond what is allowed")
+        return
+    row.refused += 1
+    if proof.needed is None or not judge.product.judge(halves, tolerance=proof.needed).passed:
+        row.wrong.append(f"cut {cut} is refused with no tolerance that is enough: {proof.reason}")
 
 
 class _Judge:
@@ -197,11 +218,17 @@ class _Judge:
         self.feeds = feeds
         self.joins: dict[str, bool] = {}
         self.is_half = _is_half(proto)
+        self._proto = proto
         self._random = _random_outputs(proto)
         self._wanted = {
             optimized: [_run(_session(proto, optimized), feed) for feed in feeds]
             for optimized in (False, True)
         }
+
+    @cached_property
+    def product(self) -> Judge:
+        """What `split export` proves with, for cuts that it must refuse."""
+        return Judge(self._proto)
 
     @property
     def itself(self) -> float:
@@ -317,38 +344,48 @@ def _error(a: Any, b: Any) -> float:
 
 
 def _through_commands(file: Path, subject: Subject, cuts: Cuts, cut: int) -> str:
-    """One cut as a user makes it: `ok`, or what went wrong."""
+    """One cut as a user makes it: `ok`, with the tolerance if it needs one, or what went wrong."""
     names = [subject.dag.tensors[tensor].name for tensor in cuts.crossing[cut]]
     with tempfile.TemporaryDirectory() as folder:
         out, joined_file = Path(folder) / "out", Path(folder) / "joined.onnx"
         at = [piece for name in names for piece in ("--at", name)]
-        for arguments in (
-            ["export", str(file), *at, "-o", str(out)],
-            ["verify", str(out), "--model", str(file)],
-            ["join", str(out), "-o", str(joined_file)],
-        ):
-            command = [sys.executable, "-m", "onnxopt", "split", *arguments]
-            run = subprocess.run(command, capture_output=True, text=True)
-            if run.returncode:
-                return f"split {arguments[0]}, exit {run.returncode}: {run.stderr[-200:].strip()}"
-    return "ok"
+        export = ["export", str(file), *at, "-o", str(out)]
+        verify = ["verify", str(out), "--model", str(file)]
+        code, said = _command(export)
+        needed = re.search(r"--tolerance (\S+)", said)
+        if code == 1 and needed is not None:
+            code, said = _command([*export, "--tolerance", needed[1]])
+        for arguments in (export, verify, ["join", str(out), "-o", str(joined_file)]):
+            if arguments is not export:
+                code, said = _command(arguments)
+            if code:
+                return f"split {arguments[0]}, exit {code}: {said[-200:].strip()}"
+    return "ok" if needed is None else f"refused, ok with {needed[1]}"
+
+
+def _command(arguments: list[str]) -> tuple[int, str]:
+    """Exit code, and what it says of errors."""
+    command = [sys.executable, "-m", "onnxopt", "split", *arguments]
+    run = subprocess.run(command, capture_output=True, text=True)
+    return run.returncode, run.stderr
 
 
 def _summary(rows: list[Row]) -> list[str]:
     tried = sum(row.tried for row in rows)
     beyond = [error for row in rows for error in row.beyond]
-    refused = sum((row.refused for row in rows), Counter[str]())
+    unsendable = sum((row.unsendable for row in rows), Counter[str]())
     lines = [
         f"{len(rows)} models, {tried} cuts tried of {sum(row.cuts for row in rows)}: "
         f"{sum(row.exact for row in rows)} bit for bit without optimizations, "
         f"{sum(row.half for row in rows)} within the rounding of 16-bit floats, "
         f"{sum(len(row.wrong) for row in rows)} wrong; "
         f"{sum(row.close for row in rows)} within 1e-5 with optimizations, {len(beyond)} beyond "
-        f"(largest {max(beyond, default=0.0):.2g}); {sum(refused.values())} refused.",
+        f"(largest {max(beyond, default=0.0):.2g}); {sum(row.refused for row in rows)} refused "
+        f"unless a tolerance is given; {sum(unsendable.values())} cannot be sent.",
         f"Joined to {sum(row.joins for row in rows)} distinct models, each compared with its "
         "original bit for bit.",
     ]
-    return [*lines, *(f"Refused {count}: {reason}." for reason, count in refused.most_common())]
+    return [*lines, *(f"Not sent {n}: {reason}." for reason, n in unsendable.most_common())]
 
 
 if __name__ == "__main__":

@@ -185,3 +185,28 @@ def test_outputs_that_cannot_be_sent_back_are_told_where_cuts_are_listed(
     assert "could not send back, so all at the edge is not possible: 'all': it is a seq" in text
     assert run(["split", "cuts", str(path), "--json"]) == 0
     assert len(printed(capsys)["unsendable_outputs"]) == 1
+
+
+def test_a_model_that_does_not_load_is_listed_and_told_of_before_names_that_it_has_not(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path, out = tmp_path / "m.onnx", tmp_path / "out"
+    proto = cases.model("""
+        <ir_version: 8, opset_import: ["" : 17, "nobody" : 1]>
+        g (float[1,4] x) => (float[1,4] y) { a = Relu(x) b = nobody.Knows(a) y = Neg(b) }
+    """)
+    path.write_bytes(proto.SerializeToString())
+    assert run(["split", "cuts", str(path)]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "ONNX Runtime does not load this model here" in text and "nobody" in text
+    assert run(["split", "cuts", str(path), "--json"]) == 0
+    assert "nobody" in printed(capsys)["unloadable"]
+    for name in ("a", "typo"):
+        code = run(["split", "export", str(path), "--at", name, "-o", str(out)])
+        said = capsys.readouterr().err
+        assert code in (3, 4) and "nobody" in said and "typo" not in said
+        assert not out.exists()
+    arguments = ["split", "export", str(path), "--no-verify", "-o", str(out)]
+    assert run([*arguments, "--at", "typo"]) == 2
+    assert "typo" in capsys.readouterr().err
+    assert run([*arguments, "--at", "a"]) == 0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from itertools import pairwise
 from pathlib import Path
 
@@ -14,16 +15,19 @@ import onnx.numpy_helper
 import pytest
 import split_cases as cases
 
-from onnxopt.errors import CheckError, UsageError
+from onnxopt.cli.main import run
+from onnxopt.errors import CheckError, OnnxoptError, UnverifiableError, UsageError
 from onnxopt.model import load, save
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
+from onnxopt.splitting import comparing, rows
 from onnxopt.splitting import export as exporting
 from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import read_manifest
 from onnxopt.splitting.halves import take_apart
 from onnxopt.splitting.operators import read_subject
 from onnxopt.splitting.verify import join_folder, verify_folder
+from onnxopt.splitting.wishes import named
 
 ALL = {**cases.SEVEN, **cases.MORE}
 
@@ -281,6 +285,108 @@ def test_nothing_is_written_where_the_halves_do_not_equal_the_whole(
     assert sorted(p.name for p in tmp_path.iterdir()) == ["model.onnx"]
 
 
+ROUNDED = [
+    ("qdq", ["relu1_q", "skip_dq"], "change the whole model by"),
+    ("half", ["conv"], "float32"),
+]
+"""Cuts whose halves round otherwise than the whole, and why."""
+
+
+def export_at(
+    folder: Path, proto: onnx.ModelProto, names: list[str], **options: float
+) -> exporting.Exported:
+    """Write the model beside the folder, and its halves at this boundary into it."""
+    file = folder.parent / "model.onnx"
+    file.write_bytes(proto.SerializeToString())
+    subject = read_subject(proto)
+    wish, source = named(subject, names, "none"), read_source(file, proto)
+    return exporting.export(subject, wish, source, folder, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("name", "at", "why"), ROUNDED)
+def test_halves_that_differ_by_rounding_are_refused_with_cause_tolerance_and_a_cut_that_passes(
+    name: str, at: list[str], why: str, tmp_path: Path
+) -> None:
+    with pytest.raises(CheckError, match=why) as raised:
+        export_at(tmp_path / "out", judge.tiny(name), at)
+    assert "optimizations on (allowed: 1e-05)" in raised.value.what
+    assert ("optimizations off (allowed: 0)" in raised.value.what) == (name == "half")
+    assert not (tmp_path / "out").exists()
+    found = re.search(r"--at (\S+) passes.*--tolerance (\S+)$", raised.value.fix)
+    assert found is not None
+    done = export_at(tmp_path / "near", judge.tiny(name), found[1].split(","))
+    assert done.manifest.tolerance is None and done.proof is not None and not done.proof.plain
+    enough = float(found[2])
+    done = export_at(tmp_path / "out", judge.tiny(name), at, tolerance=enough)
+    assert done.manifest.tolerance == enough
+    assert any(f"accepted up to {enough:.2g}" in line for line in done.manifest.verified)
+    with pytest.raises(CheckError, match="allowed"):
+        export_at(tmp_path / "other", judge.tiny(name), at, tolerance=enough / 10)
+
+
+@pytest.mark.parametrize(("name", "at", "why"), ROUNDED)
+def test_verify_accepts_what_the_manifest_says_or_what_it_is_told(
+    name: str, at: list[str], why: str, tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    export_at(out, judge.tiny(name), at, tolerance=0.01)
+    assert verify_folder(out).passed
+    found = verify_folder(out, tolerance=1e-6)
+    assert not found.passed and "(allowed: 1e-06)" in found.reason and why in found.reason
+    data = json.loads((out / "split.json").read_text())
+    (out / "split.json").write_text(json.dumps({**data, "tolerance": None}))
+    found = verify_folder(out)
+    assert not found.passed and "--tolerance" in found.reason
+    assert verify_folder(out, tolerance=0.01).passed
+
+
+def test_no_tolerance_lets_32_bit_floats_differ_without_optimizations(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    cases.export_to(out, cases.model(cases.RESIDUAL), ["b"], tolerance=1.0)
+    damage(out / "edge.onnx")
+    found = verify_folder(out, tolerance=1.0)
+    assert not found.passed and "do not equal the whole" in found.reason
+
+
+def test_halves_that_do_not_run_with_optimizations_where_the_whole_does_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proto = cases.model(cases.RESIDUAL)
+    real = rows.Row
+
+    def failing(segments: object, *, optimized: bool) -> object:
+        if optimized:
+            raise UnverifiableError("no kernel for it")
+        return real(segments, optimized=optimized)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(comparing, "Row", failing)
+    halves = [piece.proto for piece in cases.halves_at(proto, "b").plain]
+    found = comparing.Judge(proto).judge(halves, tolerance=1.0)
+    assert not found.passed and "do not run" in found.reason and "no kernel" in found.reason
+
+
+def test_a_model_that_crashes_onnx_runtime_is_told_of_and_does_not_take_us_along(
+    tmp_path: Path,
+) -> None:
+    proto = judge.model("""
+        <ir_version: 8, opset_import: ["" : 13]>
+        g (float[1,8] a, int8[8,1] b, float[8] scale, float[1] bias) => (float[1,8] y) {
+            quantized, s, z = DynamicQuantizeLinear(a)
+            product = MatMulInteger(quantized, b, z)
+            both = Mul(s, scale)
+            numbers = Cast<to = 1>(product)
+            scaled = Mul(numbers, both)
+            y = Add(scaled, bias)
+        }
+    """)
+    with pytest.raises(OnnxoptError, match="ONNX Runtime crashes") as raised:
+        cases.export_to(tmp_path / "out", proto, ["numbers"])
+    assert raised.value.exit_code == 4 and not (tmp_path / "out").exists()
+    file = tmp_path / "model.onnx"
+    assert run(["split", "profile", str(file), "-o", str(tmp_path / "profile.json")]) == 4
+    assert run(["profile", str(file)]) == 4
+
+
 def damage(file: Path) -> None:
     proto = load(file)
     tensor = proto.graph.initializer[-1]
@@ -403,8 +509,6 @@ def test_what_random_operators_make_is_said_not_to_be_compared(tmp_path: Path) -
 
 
 def test_all_at_the_edge_is_one_segment_that_gets_the_inputs(tmp_path: Path) -> None:
-    from onnxopt.splitting.wishes import named
-
     proto = cases.model(cases.RESIDUAL)
     file = tmp_path / "model.onnx"
     file.write_bytes(proto.SerializeToString())

@@ -69,6 +69,7 @@ def test_what_was_written_is_read(tmp_path: Path) -> None:
         (lambda d: d["segments"][3].update(makes=[]), "nothing makes the output 'y'"),
         (lambda d: d["cuts"][2].update(tensors=[]), "does not cross at cut02"),
         (lambda d: d["inputs"][0].update(shape=["N", 4.0]), "none of"),
+        (lambda d: d.update(tolerance=-1), "is no tolerance"),
     ],
 )
 def test_a_manifest_that_contradicts_itself_is_refused(folder: Path, edit: Edit, said: str) -> None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated, Any
 
 import typer
+
+from onnxopt.cli.grouped import takes
 
 PANEL = "Pruning"
 
@@ -210,30 +210,4 @@ class PruningArguments:
         return any(getattr(self, f.name) not in (None, False, []) for f in fields(self))
 
 
-def takes_pruning(function: Callable[..., None]) -> Callable[..., None]:
-    """A command whose parameter `pruning` is given as the options of PruningArguments."""
-    hints = get_type_hints(PruningArguments, include_extras=True)
-    names = [f.name for f in fields(PruningArguments)]
-
-    def command(**given: Any) -> None:
-        pruning = PruningArguments(**{name: given.pop(name) for name in names})
-        function(pruning=pruning, **given)
-
-    made: list[inspect.Parameter] = []
-    for parameter in inspect.signature(function, eval_str=True).parameters.values():
-        if parameter.name != "pruning":
-            made.append(parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY))
-            continue
-        for f in fields(PruningArguments):
-            made.append(
-                inspect.Parameter(
-                    f.name,
-                    inspect.Parameter.KEYWORD_ONLY,
-                    default=f.default,
-                    annotation=hints[f.name],
-                )
-            )
-    command.__name__, command.__doc__ = function.__name__, function.__doc__
-    command.__signature__ = inspect.Signature(made)  # type: ignore[attr-defined]
-    command.__annotations__ = {p.name: p.annotation for p in made}
-    return command
+takes_pruning = takes(pruning=PruningArguments)

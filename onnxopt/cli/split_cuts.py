@@ -23,7 +23,8 @@ def cuts(
     A cut has some operators on the device and all that follow from the others at the edge: nothing
     comes back before the end. Control flow is one operator with all that its bodies read; weights
     and what follows from them alone is copied, never sent; what a shape tells stays with the
-    operator that made the tensor. Nothing is run, unless that alone tells how large a tensor is.
+    operator that made the tensor. Nothing is run, unless that alone tells how large a tensor is; a
+    model that ONNX Runtime does not load here is listed, and told of.
 
     \b
     Examples:

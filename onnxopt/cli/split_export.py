@@ -20,6 +20,7 @@ from onnxopt.cli.options import (
     shape,
 )
 from onnxopt.cli.progress import Bar
+from onnxopt.cli.split_verify import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     from onnxopt.splitting.describing import Source
@@ -77,6 +78,7 @@ def export(
     verify: Annotated[
         bool, typer.Option("--verify/--no-verify", help="Prove that the halves equal the whole.")
     ] = True,
+    tolerance: Tolerance = None,
     serve: Annotated[
         str | None,
         typer.Option(
@@ -108,10 +110,12 @@ def export(
     name, or a set of names between which something would have to come back from the edge;
     3 bad model; 4 ONNX Runtime does not run the model here; --no-verify writes it unproved.
     """
+    from onnxopt.errors import UsageError
     from onnxopt.model import load
     from onnxopt.profiling.files import as_json
     from onnxopt.report.split_export_table import manifest_table
     from onnxopt.report.table import console
+    from onnxopt.runtime import Session
     from onnxopt.splitting.describing import read_source
     from onnxopt.splitting.export import export as run
     from onnxopt.splitting.operators import read_subject
@@ -123,7 +127,12 @@ def export(
     proto = load(model)
     source = read_source(model, proto)
     subject = read_subject(proto, by_name("--set-shape", set_shape, shape))
-    wish = _wish(subject, source, at, plan, adaptive, codec)
+    try:
+        wish = _wish(subject, source, at, plan, adaptive, codec)
+    except UsageError:
+        if verify:
+            Session(proto)  # one that does not load is told of before names that it has not
+        raise
     with Bar(quiet=quiet or json) as bar:
         done = run(
             subject,
@@ -132,6 +141,7 @@ def export(
             output,
             samples=samples,
             verify=verify,
+            tolerance=tolerance_of(tolerance),
             external_data=external_data.value,
             serve=servers,
             progress=bar,

@@ -2,34 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from enum import Enum
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from onnxopt.cli.options import by_name
+from onnxopt.cli.split_plan_options import CodecsChoice, PlanArguments, PrunedPlanArguments
 
 if TYPE_CHECKING:
     from onnxopt.splitting.candidates import Powers
     from onnxopt.splitting.choosing import Budgets
     from onnxopt.splitting.context import Box, Context
     from onnxopt.splitting.manifest import Codec
+    from onnxopt.splitting.planning import Wish
     from onnxopt.splitting.pruned_worth import Pruning
-
-
-class ObjectiveChoice(str, Enum):
-    """What is to be best."""
-
-    latency = "latency"
-    energy = "energy"
-    throughput = "throughput"
-
-
-class CodecsChoice(str, Enum):
-    """Which codecs a plan may use."""
-
-    auto = "auto"
-    none = "none"
-    fp16 = "fp16"
-    uint8 = "uint8"
 
 
 @dataclass(frozen=True)
@@ -79,14 +65,31 @@ def codecs_of(choice: CodecsChoice, max_error: str | None, *, calibrated: bool) 
     )
 
 
-def pruning_asked(
-    prune: str | None,
-    calibration: Path | None,
-    evaluate: Path | None,
-    max_drop: float | None,
-    min_agreement: str | None,
-    pruned_model: Path | None,
-) -> Pruning | None:
+def wish_of(given: PlanArguments) -> Wish:
+    """What kind of plan is wanted, under which conditions."""
+    from onnxopt.quantities import parse_bits, parse_count, parse_seconds
+    from onnxopt.splitting.baselines import METHODS
+    from onnxopt.splitting.choosing import Task
+    from onnxopt.splitting.context import Context
+    from onnxopt.splitting.planning import Wish
+
+    context = Context(parse_bits(given.bandwidth), parse_seconds(given.rtt))
+    named = tuple(filter(None, (given.compare or "").split(",")))
+    codecs = codecs_of(given.codec, given.max_error, calibrated=given.calibration is not None)
+    return Wish(
+        Task(context, given.objective.value, _budgets(given), _powers(given)),
+        codecs.allowed,
+        _box(given, context),
+        given.adaptive or 1,
+        by_name("--raw-input", given.raw_input, parse_count),
+        tuple(METHODS) if given.compare == "all" else named,
+        given.pareto,
+        codecs.max_error,
+        codecs.notes,
+    )
+
+
+def pruning_asked(given: PrunedPlanArguments, calibration: Path | None) -> Pruning | None:
     """How to prune; None where that is not asked for."""
     from onnxopt.errors import UsageError
     from onnxopt.files import check_target
@@ -94,30 +97,40 @@ def pruning_asked(
     from onnxopt.quantities import parse_percent
     from onnxopt.splitting.pruned_worth import pruning_of
 
-    if prune is None:
-        given = (evaluate, max_drop, min_agreement, pruned_model)
-        if any(value is not None for value in given):
+    if given.prune is None:
+        if any(getattr(given, field.name) is not None for field in fields(given)):
             raise UsageError(
-                "--eval, --max-drop, --min-agreement and --pruned-model say how to prune",
+                "--eval, --metric, --max-drop, --min-agreement, --pruned-model and --cache say how "
+                "to prune",
                 "add --prune 0.8,0.6",
             )
         return None
-    if pruned_model is None:
+    if given.pruned_model is None:
         raise UsageError(
             "nothing says where to write the pruned model", "add --pruned-model FILE.onnx"
         )
-    check_target(pruned_model)
-    agreement = None if min_agreement is None else parse_percent(min_agreement)
-    return pruning_of(parse_sweep(prune), calibration, evaluate, max_drop, agreement)
+    if given.metric is not None and given.evaluate is None:
+        raise UsageError("--metric needs labelled samples", "add --eval FILE.npz")
+    check_target(given.pruned_model)
+    agreement = None if given.min_agreement is None else parse_percent(given.min_agreement)
+    return pruning_of(
+        parse_sweep(given.prune),
+        calibration,
+        given.evaluate,
+        given.max_drop,
+        agreement,
+        metric=given.metric or "top1",
+        cache=given.cache,
+    )
 
 
-def budgets_of(
-    weights: str | None, memory: str | None, energy: str | None, latency: str | None
-) -> Budgets:
+def _budgets(given: PlanArguments) -> Budgets:
     """What the device may hold and use, and what a request may take."""
     from onnxopt.quantities import parse_count, parse_joules, parse_seconds
     from onnxopt.splitting.choosing import Budgets
 
+    weights, memory = given.max_device_weights, given.max_device_memory
+    energy, latency = given.max_energy, given.max_latency
     return Budgets(
         None if weights is None else parse_count(weights),
         None if memory is None else parse_count(memory),
@@ -126,11 +139,12 @@ def budgets_of(
     )
 
 
-def powers_of(compute: float | None, radio: float, idle: float) -> Powers | None:
+def _powers(given: PlanArguments) -> Powers | None:
     """What the device draws; None where nothing is said of it."""
     from onnxopt.errors import UsageError
     from onnxopt.splitting.candidates import Powers
 
+    compute, radio, idle = given.device_power, given.radio_power, given.idle_power
     if compute is None and (radio or idle):
         raise UsageError("what the device draws while it computes is missing", "add --device-power")
     if min(compute or 0.0, radio, idle) < 0:
@@ -138,26 +152,23 @@ def powers_of(compute: float | None, radio: float, idle: float) -> Powers | None
     return None if compute is None else Powers(compute, radio, idle)
 
 
-def box_of(
-    adaptive: int | None,
-    context: Context,
-    bandwidths: str | None,
-    rtts: str | None,
-    device_loads: str | None,
-    edge_loads: str | None,
-) -> Box | None:
+def _box(given: PlanArguments, context: Context) -> Box | None:
     """The conditions to adapt to; None where that is not asked for."""
     from onnxopt.errors import UsageError
     from onnxopt.quantities import parse_between, parse_bits, parse_seconds
     from onnxopt.splitting.context import Box, Context
 
-    if adaptive is None:
-        if any(text is not None for text in (bandwidths, rtts, device_loads, edge_loads)):
+    if given.adaptive is None:
+        ranges = (given.bandwidths, given.rtts, given.device_loads, given.edge_loads)
+        if any(text is not None for text in ranges):
             raise UsageError("ranges are for a plan that adapts", "add --adaptive 3")
         return None
-    rates = parse_between(bandwidths or "1.1Mbit..1Gbit", parse_bits)
-    trips = (context.rtt_s,) * 2 if rtts is None else parse_between(rtts, parse_seconds)
-    device, edge = (parse_between(text or "1", _load) for text in (device_loads, edge_loads))
+    rates = parse_between(given.bandwidths or "1.1Mbit..1Gbit", parse_bits)
+    trips = (context.rtt_s,) * 2
+    if given.rtts is not None:
+        trips = parse_between(given.rtts, parse_seconds)
+    loads = (given.device_loads, given.edge_loads)
+    device, edge = (parse_between(text or "1", _load) for text in loads)
     least = Context(rates[0], trips[0], device[0], edge[0])
     return Box(least, Context(rates[1], trips[1], device[1], edge[1]))
 

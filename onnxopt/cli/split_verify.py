@@ -10,6 +10,23 @@ import typer
 from onnxopt.cli.options import Json, Quiet, Verbose
 from onnxopt.cli.progress import Bar
 
+Tolerance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0.1%",
+        help="What the halves may differ from the whole, as a share of the largest element of an "
+        "output, beside what codecs change.  [default: 1e-5 with ONNX Runtime's optimizations on, "
+        "nothing with them off]",
+    ),
+]
+
+
+def tolerance_of(text: str | None) -> float | None:
+    """The share that `--tolerance` names."""
+    from onnxopt.quantities import parse_percent
+
+    return None if text is None else parse_percent(text)
+
 
 def verify(
     folder: Annotated[
@@ -25,6 +42,7 @@ def verify(
         Path | None,
         typer.Option("--verify-data", metavar="FILE.npz|DIR", help="Compare on these samples too."),
     ] = None,
+    tolerance: Tolerance = None,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -32,7 +50,8 @@ def verify(
     """Run the halves one after the other, and the whole, on the same inputs, and compare.
 
     Without codecs and with ONNX Runtime's optimizations off every bit must be the same; with them
-    on outputs may differ by 1e-5 of their size, or by what rounding alone makes of the model.
+    on outputs may differ by 1e-5 of their largest element, or by the --tolerance that is given here
+    or was given to `split export`. That goes for models of 16-bit floats with them off, too.
     With a codec the halves must give, bit for bit, what they give without it and with the codec put
     between. What it changes is measured and told; more than was measured when the model was split
     is a failure on your samples (--verify-data), not on drawn inputs.
@@ -53,7 +72,13 @@ def verify(
     from onnxopt.splitting.verify import verify_folder
 
     with Bar(quiet=quiet or json) as bar:
-        found = verify_folder(folder, model=model, samples=samples, progress=bar)
+        found = verify_folder(
+            folder,
+            model=model,
+            samples=samples,
+            tolerance=tolerance_of(tolerance),
+            progress=bar,
+        )
     if json:
         typer.echo(verified_json(str(folder), found))
     elif not quiet or not found.passed:

@@ -72,9 +72,9 @@ def measure(
     with tempfile.TemporaryDirectory(prefix="onnxopt-profile-") as temporary:
         progress("loading", 0.0)
         bench = Bench(folder / kit.model, asked, kit.shapes, Path(temporary))
-        loads, firsts = bench.start(clock)
         progress("measuring memory", 0.0)
-        memory = _memory(bench)
+        memory = _memory(bench)  # first, as it is another process that ends where one crashes
+        loads, firsts = bench.start(clock)
         begin = clock.wall()
         seen = _turns(bench, kit.layers, folder, clock, progress, beside)
         seconds = clock.wall() - begin

@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import onnxopt
 from onnxopt.profiling.document import Memory
+from onnxopt.profiling.sessions import MeasureError
 
 PATIENCE_S = 120.0
 RUNS = 3
+
+CRASHES = tuple(
+    -getattr(signal, name)
+    for name in ("SIGSEGV", "SIGBUS", "SIGILL", "SIGFPE", "SIGABRT")
+    if hasattr(signal, name)
+)
+"""Exit codes of a process that died of a mistake in native code, and was not killed by others."""
 
 HOW = (
     "the largest resident set of a process that loads the model and runs it three times "
@@ -27,6 +36,9 @@ def peak_memory(
 
     Args:
         feeds: a .npz file with its inputs, which count as memory of the run too.
+
+    Raises:
+        MeasureError: ONNX Runtime crashes, and would have taken this process along.
     """
     if not Path("/proc/self/status").is_file():
         return Memory(None, "not measured: this system has no /proc/self/status")
@@ -38,9 +50,15 @@ def peak_memory(
             env={**os.environ, "PYTHONPATH": os.pathsep.join(paths)},
             capture_output=True,
             text=True,
-            check=True,
             timeout=patience_s,
         )
+        if run.returncode in CRASHES:
+            raise MeasureError(
+                "ONNX Runtime crashes when it runs this model with its optimizations on inputs of "
+                f"these sizes ({signal.Signals(-run.returncode).name}, in a process of its own)",
+                "it would do so in use as well: give other sizes, or other samples",
+            )
+        run.check_returncode()
         return Memory(int(json.loads(run.stdout)["bytes"]), HOW)
     except subprocess.TimeoutExpired:
         return Memory(None, f"not measured: the process was not done after {patience_s:.0f} s")

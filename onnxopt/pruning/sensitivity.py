@@ -225,16 +225,21 @@ def _change(reference: Sequence[Array], found: Sequence[Array]) -> float | None:
         return None
     if any(a.shape != b.shape for a, b in zip(reference, found, strict=True)):
         return None
-    expected = np.concatenate([np.ravel(a) for a in reference]).astype(np.float64)
-    given = np.concatenate([np.ravel(b) for b in found]).astype(np.float64)
-    finite = np.isfinite(expected)
-    if not finite.any():
+    count, total = 0, 0.0
+    for a in reference:
+        known = a[np.isfinite(a)]
+        count, total = count + known.size, total + float(known.sum(dtype=np.float64))
+    if not count:
         return None
-    expected, given = expected[finite], given[finite]
-    stays = np.isfinite(given)
-    squares = float(np.square(expected[stays] - given[stays]).sum())
-    spread = float(np.square(expected - expected.mean()).sum())
-    return (squares / spread if spread > 0 else squares) + GREAT * float(np.mean(~stays))
+    squares, spread, lost = 0.0, 0.0, 0
+    for a, b in zip(reference, found, strict=True):  # one batch at a time: outputs may be images
+        finite = np.isfinite(a)
+        expected, given = a[finite].astype(np.float64), b[finite].astype(np.float64)
+        stays = np.isfinite(given)
+        squares += float(np.square(expected[stays] - given[stays]).sum())
+        spread += float(np.square(expected - total / count).sum())
+        lost += int(np.count_nonzero(~stays))
+    return (squares / spread if spread > 0 else squares) + GREAT * (lost / count)
 
 
 def _same(a: Any, b: Any) -> bool:

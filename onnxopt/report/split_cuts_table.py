@@ -88,6 +88,11 @@ def _notes(found: Listing) -> list[str]:
         )
     if found.refused:
         notes.append(f"cannot cross: {'; '.join(found.refused)}")
+    if found.unloadable:
+        notes.append(
+            "ONNX Runtime does not load this model here, so `split export` proves nothing of it "
+            f"and needs --no-verify: {found.unloadable}"
+        )
     if found.random:
         notes.append(f"random, and so not comparable: {', '.join(found.random)}")
     return notes
@@ -105,6 +110,7 @@ def cuts_json(source: str, found: Listing) -> str:
         "refused": found.refused,
         "unsendable_outputs": found.stuck,
         "random": found.random,
+        "unloadable": found.unloadable,
         "cuts": [
             {
                 "id": cut.id,

@@ -97,9 +97,11 @@ def verified_json(source: str, found: Verified) -> str:
         "reason": found.reason,
         "against": found.against,
         "changed": found.changed,
-        "exact": None if proof is None else proof.exact.passed,
+        "exact": None if proof is None else proof.exact.passed and not proof.plain,
+        "plain_error": None if proof is None else _number(proof.plain),
         "optimized_error": None if proof is None else _number(proof.optimized),
-        "within_noise": None if proof is None else proof.within_noise,
+        "tolerance": None if proof is None else proof.tolerance,
+        "needed_tolerance": None if proof is None or proof.passed else proof.needed,
         "codec_errors": {
             found.manifest.cuts[number].name: _number(error)
             for number, error in ((proof.errors if proof is not None else None) or {}).items()

@@ -64,7 +64,13 @@ def read_source(path: Path, proto: onnx.ModelProto) -> Source:
 
 
 def describe(
-    parts: Parts, wish: Wish, source: Source, folder: Path, files: Files, proof: Proof | None
+    parts: Parts,
+    wish: Wish,
+    source: Source,
+    folder: Path,
+    files: Files,
+    proof: Proof | None,
+    tolerance: float | None = None,
 ) -> Manifest:
     subject = parts.subject
     ports = ports_of(subject)
@@ -94,6 +100,7 @@ def describe(
         chosen=wish.chosen,
         planned=wish.planned,
         verified=notes,
+        tolerance=tolerance,
         source=Path(os.path.relpath(source.path.resolve(), folder.resolve())).as_posix(),
     )
 

@@ -13,13 +13,15 @@ from onnxopt.files import write_atomically
 from onnxopt.model import ExternalData, save
 from onnxopt.signature import model_inputs, model_outputs
 from onnxopt.splitting.coded import coded_cuts
+from onnxopt.splitting.comparing import Judge
 from onnxopt.splitting.describing import Files, Source, describe
 from onnxopt.splitting.folder import file_digest, write_manifest
 from onnxopt.splitting.halves import Parts, take_apart
 from onnxopt.splitting.join import join
 from onnxopt.splitting.manifest import Manifest
+from onnxopt.splitting.nearby import nearby
 from onnxopt.splitting.operators import Subject
-from onnxopt.splitting.proof import Judge, Proof
+from onnxopt.splitting.proof import Proof
 from onnxopt.splitting.serving_files import Server, write_serving_files
 from onnxopt.splitting.whole_folder import whole_folder
 from onnxopt.splitting.wishes import Wish
@@ -44,6 +46,7 @@ def export(
     *,
     samples: Path | None = None,
     verify: bool = True,
+    tolerance: float | None = None,
     external_data: ExternalData = "auto",
     serve: Sequence[Server] = (),
     progress: Progress | None = None,
@@ -54,6 +57,7 @@ def export(
         folder: takes the files; one that a split wrote before is replaced as a whole.
         samples: of a user, to prove and to measure codecs on beside drawn inputs.
         verify: prove; else the manifest says that it was not done.
+        tolerance: error that is accepted, which the manifest keeps; see `Proof`.
 
     Raises:
         CheckError: the parts do not give what the model gives; nothing was written.
@@ -61,12 +65,17 @@ def export(
         UsageError: the folder cannot be written, or holds something else.
     """
     parts = take_apart(subject, wish.chain, wish.codecs)
-    proof = prove(parts, samples=samples, progress=progress) if verify else None
-    if proof is not None and not proof.passed:
-        raise CheckError(_why(proof), "nothing was written; please report it")
+    proof = None
+    if verify:
+        judge = Judge(subject.proto, samples=samples, progress=progress)
+        proof = prove(parts, judge, tolerance)
+        if not proof.passed:
+            raise CheckError(
+                proof.reason, f"nothing was written; {_fix(proof, wish, parts, judge)}"
+            )
     with whole_folder(folder) as temporary:
         files = _write_models(parts, temporary, external_data, source.was_external)
-        manifest = describe(parts, wish, source, folder, files, proof)
+        manifest = describe(parts, wish, source, folder, files, proof, tolerance)
         write_manifest(manifest, temporary)
         if serve:
             write_serving_files(
@@ -80,11 +89,21 @@ def export(
     return Exported(manifest, proof, wish.remarks)
 
 
-def prove(parts: Parts, *, samples: Path | None = None, progress: Progress | None = None) -> Proof:
-    """Compare parts of a model with the model; see `proof.Judge`."""
-    judge = Judge(parts.subject.proto, samples=samples, progress=progress)
+def prove(parts: Parts, judge: Judge, tolerance: float | None = None) -> Proof:
+    """Compare parts of a model with the model, whose judge this is."""
     plain = [piece.proto for piece in parts.plain]
-    return judge.judge(plain, coded=coded_cuts(parts), joined=lambda: joined(parts))
+    return judge.judge(
+        plain, coded=coded_cuts(parts), joined=lambda: joined(parts), tolerance=tolerance
+    )
+
+
+def _fix(proof: Proof, wish: Wish, parts: Parts, judge: Judge) -> str:
+    """What to do about a proof that failed: of one cut, whether another one near it passes."""
+    if proof.needed is not None and len(wish.chain) == 1:
+        names = nearby(parts.subject, wish.chain[0], judge, proof.tolerance)
+        if names:
+            return f"--at {','.join(names)} passes, or accept it: --tolerance {proof.needed:.1g}"
+    return proof.fix
 
 
 def joined(parts: Parts) -> onnx.ModelProto:
@@ -94,16 +113,6 @@ def joined(parts: Parts) -> onnx.ModelProto:
         [piece.proto for piece in parts.plain],
         [port.name for port in model_inputs(proto)],
         [port.name for port in model_outputs(proto)],
-    )
-
-
-def _why(proof: Proof) -> str:
-    if not proof.exact.passed:
-        return f"the parts do not equal the whole: {proof.first or proof.exact.reason}"
-    return (
-        "with ONNX Runtime's optimizations on the parts differ from the whole by "
-        f"{proof.optimized:.2g} of the size of an output, more than rounding explains; with them "
-        "off they are equal bit for bit"
     )
 
 

@@ -98,6 +98,8 @@ def _contradictions(manifest: Manifest) -> Iterator[str]:
         yield "it has no segments"
     if not 0 <= manifest.chosen < len(manifest.cuts):
         yield f"there is no cut {manifest.chosen} that could be chosen"
+    if manifest.tolerance is not None and not manifest.tolerance >= 0:
+        yield f"{manifest.tolerance} is no tolerance"
     for number, cut in enumerate(manifest.cuts):
         if cut.name != f"cut{number:02d}":
             yield f"cut {number} is called '{cut.name}'"

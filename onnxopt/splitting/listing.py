@@ -6,7 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import onnx
 
+from onnxopt.errors import OnnxoptError
+from onnxopt.runtime import Session
 from onnxopt.splitting.codecs import encoded_bytes
 from onnxopt.splitting.dag import Tensor
 from onnxopt.splitting.enumeration import Cuts, enumerate_cuts
@@ -51,6 +54,7 @@ class Listing:
             only some of their cuts are listed.
         sizes: the sizes that symbolic dimensions were counted at: `N = 1`.
         random: operators whose results differ from run to run.
+        unloadable: why ONNX Runtime does not load the model here; empty if it does.
     """
 
     cuts: tuple[ListedCut, ...]
@@ -61,6 +65,7 @@ class Listing:
     is_complete: bool
     sizes: tuple[str, ...]
     random: tuple[str, ...]
+    unloadable: str
 
 
 def list_cuts(subject: Subject) -> Listing:
@@ -95,7 +100,17 @@ def list_cuts(subject: Subject) -> Listing:
         cuts.is_complete,
         subject.sizes,
         subject.random,
+        why_unloadable(subject.proto),
     )
+
+
+def why_unloadable(proto: onnx.ModelProto) -> str:
+    """Why ONNX Runtime does not load a model here; empty if it does."""
+    try:
+        Session(proto)
+    except OnnxoptError as error:
+        return error.what
+    return ""
 
 
 def _useful(cuts: Cuts, inner: list[int], macs: list[int]) -> set[int]:

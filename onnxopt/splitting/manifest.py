@@ -88,6 +88,9 @@ class Manifest:
         planned: what `split plan` decided by, as it writes it; None if the user chose the cut.
         verified: how the halves were compared with the whole, in sentences.
         source: where the model lay, as seen from the folder; empty if nobody said.
+        tolerance: relative error in the outputs that the user accepts beside that of codecs; None
+            if nothing was said, which leaves 1e-5 with ONNX Runtime's optimizations and none
+            without.
     """
 
     schema: Literal["onnxopt-split/1"]
@@ -101,3 +104,4 @@ class Manifest:
     planned: str | None
     verified: tuple[str, ...]
     source: str = ""
+    tolerance: float | None = None

@@ -136,6 +136,9 @@ def pruning_of(
     evaluation: Path | None,
     most_drop: float | None,
     least_agreement: float | None,
+    *,
+    metric: str = "top1",
+    cache: Path | None = None,
 ) -> Pruning:
     """What options say of pruning.
 
@@ -149,5 +152,12 @@ def pruning_of(
             "agreement is told on calibration samples that take no part", "add --calibration FILE"
         )
     options = PruneOptions(multiple_of=channel_block(), relaxed=True)
-    job = Job(mode=budgets[0].mode, options=options, calibration=calibration, evaluation=evaluation)
+    job = Job(
+        mode=budgets[0].mode,
+        options=options,
+        calibration=calibration,
+        evaluation=evaluation,
+        metric=metric,
+        cache=cache,
+    )
     return Pruning(budgets, job, most_drop, least_agreement)

@@ -27,6 +27,7 @@ from onnxopt.splitting.enumeration import Cuts
 from onnxopt.splitting.manifest import Codec, Port
 from onnxopt.splitting.operators import Subject
 from onnxopt.splitting.segments import cut_into_pieces
+from onnxopt.splitting.surviving import check_survives
 
 FEW_ROUNDS = 20
 """The model as it is in the file is watched in so many rounds."""
@@ -71,6 +72,7 @@ class Halves:
     Raises:
         UsageError: shapes or inputs do not fit the model.
         BadModelError, UnverifiableError: ONNX Runtime does not load the model.
+        MeasureError: it crashes when it runs it.
     """
 
     def __init__(self, subject: Subject, folder: Path, asked: Asked) -> None:
@@ -83,6 +85,7 @@ class Halves:
         else:
             self._feeds = read_feeds(asked.inputs, inputs)
             self.shapes = {name: array.shape for name, array in self._feeds.items()}
+        check_survives(subject.proto, [self._feeds], threads=asked.threads)
         self.kit = folder / "kit"
         write_kit(subject.proto, self.kit, source="", shapes=self.shapes, layers=False)
 

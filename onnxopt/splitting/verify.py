@@ -13,11 +13,12 @@ from onnxopt.errors import BadModelError, OnnxoptError, UsageError
 from onnxopt.model import load
 from onnxopt.splitting.codecs import codec_models, coding
 from onnxopt.splitting.coded import Coded, are_alike
+from onnxopt.splitting.comparing import Judge
 from onnxopt.splitting.describing import read_source
 from onnxopt.splitting.folder import cut_number, file_digest, read_manifest
 from onnxopt.splitting.join import join, without_codecs
 from onnxopt.splitting.manifest import Manifest
-from onnxopt.splitting.proof import Judge, Proof
+from onnxopt.splitting.proof import Proof
 
 Progress = Callable[[str, float], None]
 
@@ -56,6 +57,7 @@ def verify_folder(
     *,
     model: Path | None = None,
     samples: Path | None = None,
+    tolerance: float | None = None,
     progress: Progress | None = None,
 ) -> Verified:
     """Compare the halves with the whole model, and with it with the codec put between, bit for bit.
@@ -67,6 +69,7 @@ def verify_folder(
         model: the whole. Without it the file that was split, if it is still where it was; else the
             model that the halves come to when they are joined.
         samples: of a user, beside drawn inputs.
+        tolerance: error that is accepted; without it what the manifest says. See `Proof`.
 
     Raises:
         UsageError: no such folder, or `model` is not the one that was split.
@@ -83,8 +86,9 @@ def verify_folder(
         return Verified(manifest, "", changed, None, error.what)
     whole, against = _whole(folder, manifest, model)
     judge = Judge(whole or together, samples=samples, progress=progress)
-    proof = judge.judge(plain, coded=coded, joined=lambda: together)
-    unlike = tuple(_unlike(manifest, plain, coded, judge)) if proof.exact.passed else ()
+    accepted = manifest.tolerance if tolerance is None else tolerance
+    proof = judge.judge(plain, coded=coded, joined=lambda: together, tolerance=accepted)
+    unlike = tuple(_unlike(manifest, plain, coded, judge)) if proof.passed else ()
     reason = _reason(manifest, changed, proof, unlike)
     if not reason and samples is not None:
         reason = _too_much(manifest, proof)
@@ -185,18 +189,13 @@ def _coded(
 def _reason(
     manifest: Manifest, changed: tuple[str, ...], proof: Proof, unlike: tuple[str, ...]
 ) -> str:
-    if not proof.exact.passed:
-        return f"the halves do not equal the whole: {proof.first or proof.exact.reason}"
+    if not proof.passed:
+        return f"{proof.reason} ({proof.fix})" if proof.needed is not None else proof.reason
     if unlike:
         codec = manifest.cuts[cut_number(manifest, unlike[0])].codec
         return f"what crosses at {unlike[0]} is not what {codec} makes of it, bit for bit"
     if changed:
         return f"'{changed[0]}' is not the file that the split wrote"
-    if not proof.passed:
-        return (
-            f"with ONNX Runtime's optimizations on the halves differ by {proof.optimized:.2g} of "
-            "the size of an output, more than rounding explains"
-        )
     return ""
 
 

@@ -272,3 +272,26 @@ def test_batches_that_follow_later_run_with_the_weights_that_were_set_meanwhile(
     stepper.advance(3)
     assert len(stepper.frontier) == 40
     assert_equal(stepper.finish(), [Session(proto).run(batch) for batch in batches], 1e-4)
+
+
+def test_weights_that_are_dequantized_before_a_part_begins_may_still_be_changed() -> None:
+    """As in quantized models: what makes numbers of them stands right before their layer."""
+    proto = weighted(
+        "float[N,4,1,1] x, int8[4,4,1,1] w1, int8[4,4,1,1] w2",
+        """f = DequantizeLinear(w1, s, z) t = Transpose<perm = [1,0,2,3]>(f) g = DequantizeLinear(w2, s, z)
+        a = Conv(x, t) r = Relu(a) y = Conv(r, g)""",
+        constants="float s = {0.1}, int8 z = {0}",
+    )
+    rng = np.random.default_rng(0)
+    batches = [{"x": rng.standard_normal((3, 4, 1, 1)).astype(np.float32)} for _ in range(2)]
+    changed = {n: rng.integers(-9, 9, (4, 4, 1, 1)).astype(np.int8) for n in ("w1", "w2")}
+    stepper, other = Stepper(proto, batches), onnx.ModelProto()
+    stepper.advance(stepper.made["a"])
+    other.CopyFrom(proto)
+    set_weights(other, changed)
+    expected = [Session(other).run(batch) for batch in batches]
+    assert_equal(stepper.finish(changed=changed), expected)
+    set_weights(proto, changed)
+    stepper.advance(stepper.made["y"])
+    assert_equal(stepper.finish(), expected)
+    assert not np.allclose(expected[0]["y"], 0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from copy import copy
 from types import MappingProxyType
 from typing import Any
@@ -12,7 +12,7 @@ import onnx
 import onnx.helper
 import onnx.numpy_helper
 
-from onnxopt.graph import Array
+from onnxopt.graph import RANDOM_OPERATORS, Array
 from onnxopt.runtime import DEFAULT_THREADS, Session
 from onnxopt.submodel import reads, submodel
 
@@ -57,6 +57,7 @@ class Stepper:
         self._outputs = {info.name for info in proto.graph.output}
         constant = {t.name for t in proto.graph.initializer}
         constant |= {t.values.name for t in proto.graph.sparse_initializer}
+        self._of_weights = _of_weights(proto.graph, constant)
         self._reads = [reads(node) - constant for node in proto.graph.node]
         self._last = {name: place for place, names in enumerate(self._reads) for name in names}
         self.made = {n: place for place, node in enumerate(proto.graph.node) for n in node.output}
@@ -123,8 +124,9 @@ class Stepper:
         """What makes the values of these names from such feeds."""
         if not names or not feeds:
             return lambda feed: {}
-        given = {name: type_of([feed[name] for feed in feeds]) for name in feeds[0]}
-        part = submodel(self.proto, [n for n in names if n not in feeds[0]], given)
+        known = [name for name in feeds[0] if name not in self._of_weights]
+        given = {name: type_of([feed[name] for feed in feeds]) for name in known}
+        part = submodel(self.proto, [n for n in names if n not in given], given)
         if not part.graph.output:
             return lambda feed: {n: feed[n] for n in names}
         set_weights(part, changed)
@@ -136,6 +138,18 @@ class Stepper:
             return {n: made[n] if n in made else feed[n] for n in names}
 
         return run
+
+
+def _of_weights(graph: onnx.GraphProto, stored: Set[str]) -> set[str]:
+    """What nodes make of stored weights alone, as dequantization does.
+
+    It is made anew in each part, since weights may have been changed after it was made.
+    """
+    found: set[str] = set()
+    for node in graph.node:
+        if node.op_type not in RANDOM_OPERATORS and reads(node) <= stored | found | {""}:
+            found.update(name for name in node.output if name)
+    return found
 
 
 def _samples(batch: Batch) -> int:

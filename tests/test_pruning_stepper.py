@@ -279,8 +279,7 @@ def test_weights_that_are_dequantized_before_a_part_begins_may_still_be_changed(
     proto = weighted(
         "float[N,4,1,1] x, int8[4,4,1,1] w1, int8[4,4,1,1] w2",
         """f = DequantizeLinear(w1, s, z) t = Transpose<perm = [1,0,2,3]>(f)
-        g = DequantizeLinear(w2, s, z)
-        a = Conv(x, t) r = Relu(a) y = Conv(r, g)""",
+        g = DequantizeLinear(w2, s, z) a = Conv(x, t) r = Relu(a) y = Conv(r, g)""",
         constants="float s = {0.1}, int8 z = {0}",
     )
     rng = np.random.default_rng(0)

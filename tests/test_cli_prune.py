@@ -88,7 +88,7 @@ def test_the_choices_are_those_of_the_library() -> None:
 def test_prune_writes_model_plan_and_reports_and_a_plan_replays_to_the_same_bytes(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.45)  # a plan of two rounds
+    monkeypatch.setattr("onnxopt.pruning.approach.ONE_ROUND", 0.45)  # a plan of two rounds
     out, again, plan = (str(tmp_path / name) for name in ("a.onnx", "b.onnx", "plan.json"))
     reports = [str(tmp_path / name) for name in ("r.md", "r.json")]
     options = ["--flops", "0.4", "--eval", TEST, "--save-plan", plan, "--prove"]

@@ -139,7 +139,7 @@ def test_without_samples_the_notes_say_what_that_costs() -> None:
 def test_deep_cuts_take_two_rounds_and_keep_what_each_group_must_keep(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.45)
+    monkeypatch.setattr("onnxopt.pruning.approach.ONE_ROUND", 0.45)
     options = PruneOptions(compensation="scale", max_per_group=0.8)
     made = Pruner(digits(), digits_samples(100), options).at(Budget("flops", 0.3))
     first, second = made.rounds

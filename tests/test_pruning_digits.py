@@ -157,7 +157,7 @@ def test_budgets_of_every_kind_are_met(mode: StaticMode) -> None:
 
 
 def test_deep_cuts_take_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.45)
+    monkeypatch.setattr("onnxopt.pruning.approach.ONE_ROUND", 0.45)
     budget = Budget("flops", 0.3)
     found = small(budget)
     assert len(found.rounds) == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,15 +21,18 @@ from onnxopt.profiling.spread import Run
 from onnxopt.profiling.turns import Clock
 from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
-from onnxopt.pruning.choosing import Choice
+from onnxopt.pruning.channels import ChannelGroup, Channels
+from onnxopt.pruning.choosing import Choice, choose, require_possible
 from onnxopt.pruning.confirming import SAME_WIDTHS, Confirming
+from onnxopt.pruning.costs import width_cost
 from onnxopt.pruning.job import Done, preview, run
-from onnxopt.pruning.meters import Predicted
+from onnxopt.pruning.meters import Predicted, Static
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.prune import Pruner
 from onnxopt.pruning.remarks import of_latency
 from onnxopt.pruning.results import Latency, LatencyTry
 from onnxopt.pruning.stopwatch import against, timing_of
+from onnxopt.pruning.widths import WidthCost
 from onnxopt.timing import Timing
 
 QUICK = PruneOptions(compensation="none", strategy="uniform")
@@ -429,3 +433,28 @@ def test_a_preview_needs_a_profile_and_no_stopwatch(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr("onnxopt.pruning.prune.Pruner.__init__", _with(fake))
     found = preview(digits(), job(), lambda stage, done: None)
     assert found.widths and fake.profiles == 1 and not fake.timed
+
+
+class Coarse(Static):
+    """Knows of each layer only half of what narrower channels save."""
+
+    def by_widths(self, channels: Channels, groups: Sequence[ChannelGroup]) -> WidthCost:
+        cost = width_cost(channels, groups, self.mode)
+        return replace(cost, terms=tuple(replace(t, scale=t.scale / 2) for t in cost.terms))
+
+
+def test_a_budget_is_beyond_reach_only_if_the_whole_models_say_so() -> None:
+    exact, coarse = Static("flops"), Coarse("flops")
+    analysis, options = pruner(Fake()).analysis, PruneOptions()
+    whole = exact.of(analysis.proto)
+    for share in (0.6, 0.3):  # half of what is saved would leave 0.5
+        require_possible(analysis, coarse, share * whole, options, whole)
+        found = choose(analysis, coarse, share * whole, options, {})
+        assert exact.of(analysis.channels.cut(found.dead)) == pytest.approx(
+            share * whole, rel=exact.tolerated
+        )
+    for measure in (exact, coarse):
+        with pytest.raises(UsageError, match="cannot be reached"):
+            require_possible(analysis, measure, 0.0002 * whole, options, whole)
+        with pytest.raises(UsageError):
+            choose(analysis, measure, 0.0002 * whole, options, {})

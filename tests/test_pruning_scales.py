@@ -181,7 +181,7 @@ def test_the_inner_channels_of_a_real_model_go_by_their_scales_in_two_rounds_as_
         for node in proto.graph.node
         if node.op_type == "BatchNormalization" and made[node.input[0]].op_type == "Conv"
     }
-    monkeypatch.setattr("onnxopt.pruning.prune.ONE_ROUND", 0.6)
+    monkeypatch.setattr("onnxopt.pruning.approach.ONE_ROUND", 0.6)
     data = load_calibration(
         DIGITS.with_name("digits_resnet_calibration.npz"), model_inputs(proto), samples=40
     )

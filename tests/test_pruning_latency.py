@@ -25,6 +25,7 @@ from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import Choice, choose, require_possible
 from onnxopt.pruning.confirming import SAME_WIDTHS, Confirming
 from onnxopt.pruning.costs import width_cost
+from onnxopt.pruning.dropping import chosen
 from onnxopt.pruning.job import Done, preview, run
 from onnxopt.pruning.meters import Predicted, Static
 from onnxopt.pruning.options import PruneOptions
@@ -453,6 +454,8 @@ def test_a_budget_is_beyond_reach_only_if_the_whole_models_say_so() -> None:
         assert exact.of(analysis.channels.cut(found.dead)) == pytest.approx(
             share * whole, rel=exact.tolerated
         )
+        sets = chosen(analysis, {}, coarse, share * whole, options, lambda stage, done: None)
+        assert not sets[0].value.excess
     for measure in (exact, coarse):
         with pytest.raises(UsageError, match="cannot be reached"):
             require_possible(analysis, measure, 0.0002 * whole, options, whole)

@@ -185,14 +185,11 @@ def require_possible(
 ) -> None:
     """Raise UsageError if all groups at their smallest widths cost too much; say what stops it.
 
-    The meter has the last word: the time of what lies between layers is known of whole models only.
-
     Args:
         target, whole: what the model may cost, and what the original costs.
         cost, fixed: of what is left where residual blocks go too: by widths, and beside that.
         gone: these blocks, in words.
     """
-    is_whole = cost is None or fixed is None
     if cost is None or fixed is None:
         cost = meter.by_widths(analysis.channels, analysis.groups)
         full = [len(group.units) for group in analysis.groups]
@@ -202,9 +199,8 @@ def require_possible(
     problem = Problem(curves, cost, target)
     widths = problem.answer(problem.cheapest)
     remaining = fixed + cost.total(widths)
-    if remaining > target and is_whole:
-        cut = analysis.channels.cut(dead_units(analysis, widths))
-        remaining = min(remaining, meter.of(cut))
+    if remaining > target:
+        remaining -= unforeseen(analysis, meter, options)
     if remaining <= target:
         return
     is_least = widths == tuple(curve.widths[0] for curve in curves)
@@ -231,6 +227,23 @@ def require_possible(
         f"{min(possible, 100):g}% remain{most}",
         ", or ".join(limits),
     )
+
+
+def unforeseen(analysis: Analysis, meter: Meter, options: PruneOptions) -> float:
+    """What the model costs less at its smallest widths than its layers tell; 0 if it does not.
+
+    The time of what lies between layers is known of whole models only.
+    """
+    if not analysis.rankings:  # then which units go is not known
+        return 0.0
+    cost = meter.by_widths(analysis.channels, analysis.groups)
+    saved = cost.total([len(group.units) for group in analysis.groups])
+    grid = 1 if options.relaxed else options.multiple_of
+    problem = Problem(curves_of(analysis, replace(options, multiple_of=grid), {}), cost, 0.0)
+    widths = problem.answer(problem.cheapest)
+    saved -= cost.total(widths)
+    cut = analysis.channels.cut(dead_units(analysis, widths))
+    return max(0.0, meter.of(analysis.proto) - saved - meter.of(cut))
 
 
 def _badness(off: float, meter: Meter) -> tuple[bool, bool, float]:

@@ -24,7 +24,7 @@ MOST_TRIED = 6
 """Entries that are carried out at most."""
 
 MOST_FITTED = 512
-"""Samples that an entry is pruned with at most; the order of entries changes little with more."""
+"""Samples that an entry is pruned with at most, so that it takes less than the pruning itself."""
 
 MOST_JUDGED = 1024
 JUDGING = 4
@@ -59,11 +59,11 @@ def least_error(
         tell: is told what is being tried.
     """
     names = list(entries)
+    if len(names) == 1:
+        return first
     fitted, judging = apart(batches)
     found: dict[int, Result] = {}
     while (place := _next(found, len(names), names.index(first))) is not None:
-        if len(names) == 1:
-            return first
         name = names[place]
         if (piece := saved.get(name)) is None:
 

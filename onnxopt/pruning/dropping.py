@@ -9,7 +9,7 @@ from onnxopt.pruning.analysis import Analysis, Tell, finite
 from onnxopt.pruning.block_trials import Way, ways_without
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.channels import Channels
-from onnxopt.pruning.choosing import require_possible
+from onnxopt.pruning.choosing import require_possible, unforeseen
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.depth import Chosen, choose_blocks
 from onnxopt.pruning.meters import Meter
@@ -57,13 +57,21 @@ def chosen(
     Raises:
         UsageError: without blocks and with all groups at their smallest widths it costs more.
     """
-    finest = 1 if options.relaxed else options.multiple_of
-    for grid in dict.fromkeys((options.multiple_of, finest)):
+
+    def on(grid: int, target: float) -> tuple[Chosen, ...]:
         tell("choosing blocks", 0.0)
-        found = choose_blocks(
+        return choose_blocks(
             analysis, ways, meter, target, replace(options, multiple_of=grid),
             lambda done: tell("choosing blocks", done),
         )  # fmt: skip
+
+    finest = 1 if options.relaxed else options.multiple_of
+    for grid in dict.fromkeys((options.multiple_of, finest)):
+        found = on(grid, target)
+        if not found[0].value.excess:
+            return found
+    if more := unforeseen(analysis, meter, options):
+        found = on(finest, target + more)
         if not found[0].value.excess:
             return found
     ways_out = found[0].ways

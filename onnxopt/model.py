@@ -23,6 +23,7 @@ from onnxopt.external import (
 )
 from onnxopt.files import check_target, write_atomically
 from onnxopt.graph import Graph
+from onnxopt.graph_protos import graph_protos
 from onnxopt.signature import port_of
 
 ExternalData = Literal["auto", "always", "never"]
@@ -142,7 +143,7 @@ def check_structure(proto: onnx.ModelProto) -> None:
     """
     if not proto.opset_import and not proto.functions:
         raise BadModelError("the model imports no operator set", "export it again")
-    for graph in _graph_protos(proto.graph):
+    for graph in graph_protos(proto.graph):
         for node in graph.node:
             if any(isinstance(text, bytes) for text in _texts(node)):
                 raise BadModelError(f"the node {node.name!r} holds a name that is not UTF-8")
@@ -157,16 +158,6 @@ def check_structure(proto: onnx.ModelProto) -> None:
         kind = port.elem_type
         if kind not in onnx.TensorProto.DataType.values():
             raise BadModelError(f"'{info.name}' has the unknown data type {kind}")
-
-
-def _graph_protos(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _graph_protos(attribute.g)
-            for body in attribute.graphs:
-                yield from _graph_protos(body)
 
 
 def _texts(node: onnx.NodeProto) -> Iterator[str | bytes]:

@@ -6,10 +6,10 @@ a `Range` of two thousand million: a file of 200 bytes can bring a machine down.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import onnx
 import onnx.shape_inference
+
+from onnxopt.graph_protos import graph_protos
 
 LONGEST_VECTOR = 2**20
 """Elements of a one-dimensional value with which data propagation is still safe."""
@@ -33,7 +33,7 @@ def infer_shapes(proto: onnx.ModelProto) -> onnx.ModelProto:
 
 def _makes_vectors(graph: onnx.GraphProto) -> bool:
     return _longest_vector(graph) > LONGEST_VECTOR or any(
-        node.op_type in MAKERS for inner in _walk(graph) for node in inner.node
+        node.op_type in MAKERS for inner in graph_protos(graph) for node in inner.node
     )
 
 
@@ -41,19 +41,9 @@ def _longest_vector(graph: onnx.GraphProto) -> int:
     return max(
         (
             info.type.tensor_type.shape.dim[0].dim_value
-            for inner in _walk(graph)
+            for inner in graph_protos(graph)
             for info in (*inner.value_info, *inner.input, *inner.output)
             if len(info.type.tensor_type.shape.dim) == 1
         ),
         default=0,
     )
-
-
-def _walk(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _walk(attribute.g)
-            for body in attribute.graphs:
-                yield from _walk(body)

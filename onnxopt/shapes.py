@@ -14,6 +14,7 @@ import onnx.helper
 import onnx.shape_inference
 
 from onnxopt.graph import Dim, Graph, Variable
+from onnxopt.graph_protos import graph_protos
 from onnxopt.model import Model
 from onnxopt.safe_inference import infer_shapes
 from onnxopt.typed_copy import TypedCopy, Types, shape_of
@@ -78,12 +79,5 @@ def _dtype(kind: onnx.TypeProto | None) -> np.dtype[Any] | None:
 
 
 def _infos(graph: onnx.GraphProto) -> Iterator[onnx.ValueInfoProto]:
-    yield from graph.value_info
-    yield from graph.input
-    yield from graph.output
-    for node in graph.node:
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _infos(attribute.g)
-            for body in attribute.graphs:
-                yield from _infos(body)
+    for inner in graph_protos(graph):
+        yield from (*inner.value_info, *inner.input, *inner.output)

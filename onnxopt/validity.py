@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import google.protobuf.message
 import onnx
 import onnx.checker
 import onnx.shape_inference
+
+from onnxopt.graph_protos import operators
 
 PRINTED_ABOUT = frozenset(
     ("ATen", "Affine", "ConstantFill", "Crop", "DynamicSlice", "GRUUnit", "GivenTensorFill")
@@ -22,7 +22,7 @@ def complaint(proto: onnx.ModelProto, *, types: bool = False) -> str | None:
     Args:
         types: also what only type and shape inference sees.
     """
-    if any(op in PRINTED_ABOUT for op in _operators(proto.graph)):
+    if any(op in PRINTED_ABOUT for op in operators(proto)):
         return None
     try:
         onnx.checker.check_model(proto, full_check=types)
@@ -31,11 +31,3 @@ def complaint(proto: onnx.ModelProto, *, types: bool = False) -> str | None:
     except (ValueError, RuntimeError, google.protobuf.message.Error):
         return None  # larger than the checker can take
     return None
-
-
-def _operators(graph: onnx.GraphProto) -> Iterator[str]:
-    for node in graph.node:
-        yield node.op_type
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _operators(attribute.g)

@@ -197,10 +197,9 @@ def _opened(trace: Path | None) -> Iterator[TextIO | None]:
 def _write(file: Path, arrays: Mapping[str, Array]) -> None:
     import io
 
-    import numpy as np
-
     from onnxopt.files import write_atomically
+    from onnxopt.profiling.feeds import write_feeds
 
     packed = io.BytesIO()
-    np.savez(packed, allow_pickle=False, **arrays)
+    write_feeds(packed, arrays)
     write_atomically(file, [packed.getvalue()])

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import IO, Any, TypeAlias
 
 import numpy as np
 
@@ -22,6 +23,18 @@ _TYPES: dict[str, np.dtype[Any]] = {
     **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (8, 16)},
     **{f"{sign}int{bits}": np.dtype(f"{sign}int{bits}") for sign in ("", "u") for bits in (32, 64)},
 }
+
+
+def write_feeds(target: Path | IO[bytes], arrays: Mapping[str, Array]) -> None:
+    """Write arrays as an .npz file, whatever their names; `numpy.savez` takes none called 'file'.
+
+    Raises:
+        ValueError: an array of objects, such as strings.
+    """
+    with zipfile.ZipFile(target, "w") as packed:
+        for name, array in arrays.items():
+            with packed.open(f"{name}.npy", "w", force_zip64=True) as entry:
+                np.lib.format.write_array(entry, np.asanyarray(array), allow_pickle=False)
 
 
 def input_shapes(

@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TypeAlias
 
-import numpy as np
-
 from onnxopt.parts import parts
 from onnxopt.profiling.bench import LONG_CHAIN, SHORT_CHAIN, Asked, Bench, Record
 from onnxopt.profiling.block_times import block_times
@@ -22,6 +20,7 @@ from onnxopt.profiling.document import (
     Settings,
 )
 from onnxopt.profiling.events import Traced
+from onnxopt.profiling.feeds import write_feeds
 from onnxopt.profiling.kit import Kit, KitLayer, read_kit
 from onnxopt.profiling.layers import Correct, layer_times, samples, unmeasured
 from onnxopt.profiling.machine import machine
@@ -128,7 +127,7 @@ def _with_kernels(
 
 def _memory(bench: Bench) -> Memory:
     feeds = bench.folder / "feeds.npz"
-    np.savez(feeds, **bench.feeds)  # type: ignore[arg-type]
+    write_feeds(feeds, bench.feeds)
     asked = bench.asked
     return peak_memory(bench.model, feeds, threads=asked.threads, provider=asked.provider)
 

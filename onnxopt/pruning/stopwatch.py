@@ -16,6 +16,7 @@ from onnxopt.errors import OnnxoptError
 from onnxopt.profiler import profile_model
 from onnxopt.profiling.bench import Asked
 from onnxopt.profiling.document import Profile
+from onnxopt.profiling.feeds import write_feeds
 from onnxopt.profiling.spread import FEWEST, LARGEST_TAKEN_SHARE, Run, quartiles
 from onnxopt.profiling.turns import Clock, Turn, take_turns
 from onnxopt.pruning.samples import Batch
@@ -41,7 +42,7 @@ def profiled(proto: onnx.ModelProto, feeds: Batch, tell: Tell) -> Profile:
     """Measure a model and its layers at several widths, here and with these inputs."""
     with tempfile.TemporaryDirectory(prefix="onnxopt-feeds-") as temporary:
         file = Path(temporary) / "feeds.npz"
-        np.savez(file, **feeds)  # type: ignore[arg-type]
+        write_feeds(file, feeds)
         asked = Asked(threads=THREADS, inputs=file)
         try:
             return profile_model(proto, asked, source="the model", widths=True, progress=tell)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 import numpy as np
 import onnx
 
+from onnxopt.graph_protos import operators
 from onnxopt.model import save
-from onnxopt.profiling.memory import peak_memory
-from onnxopt.profiling.sessions import CPU
+from onnxopt.profiling.feeds import write_feeds
+from onnxopt.profiling.memory import run_elsewhere
+from onnxopt.profiling.sessions import CPU, MeasureError
 
 QUANTIZED = ("Quantize", "QLinear", "Integer")
 """Parts of names of operators that ONNX Runtime fuses into kernels which do not check sizes."""
@@ -28,22 +31,28 @@ def check_survives(
     known to do that, and are not run.
 
     Args:
-        feeds: those that hold anything but arrays are left out.
+        feeds: those that hold anything but arrays of numbers are left out.
 
     Raises:
-        MeasureError: ONNX Runtime crashes.
+        MeasureError: ONNX Runtime crashes, or it cannot be found out.
     """
-    ops = {node.op_type for node in proto.graph.node}
-    if not any(part in op for op in ops for part in QUANTIZED):
+    if not any(part in op for op in operators(proto) for part in QUANTIZED):
         return
     sizes = {
         tuple(value.shape for value in arrays.values()): arrays
         for arrays in feeds
-        if all(isinstance(value, np.ndarray) for value in arrays.values())
+        if all(isinstance(v, np.ndarray) and not v.dtype.hasobject for v in arrays.values())
     }
     with tempfile.TemporaryDirectory(prefix="onnxopt-") as folder:
         model, file = Path(folder) / "model.onnx", Path(folder) / "feeds.npz"
         save(proto, model)
         for arrays in sizes.values():
-            np.savez(file, allow_pickle=False, **arrays)
-            peak_memory(model, file, threads=threads, provider=CPU)
+            write_feeds(file, arrays)
+            try:
+                run_elsewhere(model, file, threads=threads, provider=CPU, runs=1)
+            except (OSError, subprocess.TimeoutExpired) as error:
+                raise MeasureError(
+                    "whether ONNX Runtime crashes on this quantized model cannot be found out: "
+                    f"a process of its own is not done ({type(error).__name__})",
+                    "try again when the machine is less busy",
+                ) from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,6 +19,7 @@ import split_cases as cases
 from onnxopt.cli.main import run
 from onnxopt.errors import CheckError, OnnxoptError, UnverifiableError, UsageError
 from onnxopt.model import load, save
+from onnxopt.quantities import parse_percent
 from onnxopt.runtime import Session
 from onnxopt.signature import model_inputs, model_outputs
 from onnxopt.splitting import comparing, rows
@@ -316,7 +318,7 @@ def test_halves_that_differ_by_rounding_are_refused_with_cause_tolerance_and_a_c
     assert found is not None
     done = export_at(tmp_path / "near", judge.tiny(name), found[1].split(","))
     assert done.manifest.tolerance is None and done.proof is not None and not done.proof.plain
-    enough = float(found[2])
+    enough = parse_percent(found[2])
     done = export_at(tmp_path / "out", judge.tiny(name), at, tolerance=enough)
     assert done.manifest.tolerance == enough
     assert any(f"accepted up to {enough:.2g}" in line for line in done.manifest.verified)
@@ -338,6 +340,20 @@ def test_verify_accepts_what_the_manifest_says_or_what_it_is_told(
     found = verify_folder(out)
     assert not found.passed and "--tolerance" in found.reason
     assert verify_folder(out, tolerance=0.01).passed
+
+
+@pytest.mark.parametrize("error", [1.3e-7, 1.4e-5, 9.05e-4, 9.99e-4, 0.04, 0.98, 1.5])
+def test_the_tolerance_that_a_refusal_names_is_enough_with_room_and_can_be_written(
+    error: float,
+) -> None:
+    parts = cases.halves_at(cases.model(cases.RESIDUAL), "b")
+    proof = exporting.prove(parts, comparing.Judge(parts.subject.proto))
+    refused = replace(proof, optimized=error, itself=0.0, tolerance=1e-8)
+    assert not refused.passed and not refused.reason.rstrip().endswith(":")
+    enough = parse_percent(refused.acceptance.split()[1])
+    assert 1.09 * error <= enough <= 2.3 * error
+    accepted = replace(proof, optimized=1.05 * error, tolerance=enough)
+    assert accepted.passed and accepted.is_accepted == (1.05 * error > 1e-5)
 
 
 def test_no_tolerance_lets_32_bit_floats_differ_without_optimizations(tmp_path: Path) -> None:

@@ -64,7 +64,7 @@ def verified_lines(found: Verified) -> RenderableType:
     """The verdict, against what, and what was shown."""
     lines = [Text(f"compared with {found.against}", overflow="fold")] if found.against else []
     if found.passed:
-        lines.insert(0, Text("the halves equal the whole", style="bold green"))
+        lines.insert(0, Text(_passed_text(found), style="bold green"))
     else:
         lines.insert(0, Text(found.reason, style="bold red", overflow="fold"))
     lines += [
@@ -80,6 +80,12 @@ def verified_lines(found: Verified) -> RenderableType:
             for number, error in (found.proof.errors or {}).items()
         ]
     return Group(*lines)
+
+
+def _passed_text(found: Verified) -> str:
+    if found.proof is not None and found.proof.is_accepted:
+        return f"the halves equal the whole within the tolerance of {found.proof.tolerance:.2g}"
+    return "the halves equal the whole"
 
 
 def _error_text(cut: Cut, error: float) -> str:

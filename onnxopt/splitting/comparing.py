@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import cached_property
 from math import isfinite
 from pathlib import Path
 from typing import Any
@@ -59,7 +60,6 @@ class Judge:
             whole, user_data=self._data, progress=lambda line: self._tell(line, 0.0)
         )
         self._outputs = [port.name for port in model_outputs(whole)]
-        self._optimized: Reference | None = None
 
     @property
     def feeds(self) -> tuple[str, ...]:
@@ -139,29 +139,40 @@ class Judge:
         step = max(1.0, len(chosen) / MOST_FEEDS)
         return [chosen[int(n * step)] for n in range(min(MOST_FEEDS, len(chosen)))]
 
+    @cached_property
+    def _optimized(self) -> Reference | None:
+        """The whole model with optimizations on, on a few of the inputs; None if it does not run.
+
+        Raises:
+            MeasureError: it crashes.
+        """
+        feeds = [self._verifier.feeds[index] for index in self._some()]
+        check_survives(self._whole, (feed.arrays for feed in feeds), threads=DEFAULT_THREADS)
+        try:
+            reference = Reference(self._whole, Session(self._whole, optimized=True), feeds)
+            for index in range(len(feeds)):
+                reference.outputs(index)
+        except OnnxoptError:
+            return None
+        return reference
+
     def _judge_optimized(self, segments: Sequence[onnx.ModelProto], proof: Proof) -> Proof:
         """The proof with the errors that remain with optimizations on."""
         indices = self._some()
         feeds = [self._verifier.feeds[index] for index in indices]
         self._tell("comparing with optimizations on", 0.0)
-        if self._optimized is None:
-            arrays = (feed.arrays for feed in feeds)
-            check_survives(self._whole, arrays, threads=DEFAULT_THREADS)
-        try:
-            if self._optimized is None:
-                self._optimized = Reference(
-                    self._whole, Session(self._whole, optimized=True), feeds
-                )
-            wanted = [self._optimized.outputs(index) for index in range(len(feeds))]
-        except OnnxoptError:
+        reference = self._optimized
+        if reference is None:
             return proof
+        wanted = [reference.outputs(index) for index in range(len(feeds))]
         try:
             row = Row(segments, optimized=True)
             found = [row.run(feed.arrays) for feed in feeds]
         except OnnxoptError as error:
             return replace(proof, unrun=error.what)
         worst = self._worst(wanted, found)
-        if worst <= OPTIMIZED_TOLERANCE:
+        allowed = OPTIMIZED_TOLERANCE if proof.tolerance is None else proof.tolerance
+        if worst <= min(allowed, OPTIMIZED_TOLERANCE):
             return replace(proof, optimized=worst)
         itself = self._worst([self._verifier.outputs(index) for index in indices], wanted)
         explained: Explanation = ""
@@ -170,7 +181,7 @@ class Judge:
         elif all(
             difference.passes
             for index, values in enumerate(found)
-            for difference in self._optimized.compare(index, values, "rounding", []).values()
+            for difference in reference.compare(index, values, "rounding", []).values()
         ):
             explained = "rounding"
         return replace(proof, optimized=worst, itself=itself, explained=explained)
@@ -214,7 +225,7 @@ def _shown(proof: Proof) -> Iterator[str]:
     """What the comparison without codecs showed, in sentences."""
     if proof.plain:
         yield f"largest relative error with optimizations off: {proof.plain:.2g}"
-    if proof.exact.passed:
+    elif proof.exact.passed:
         yield f"halves equal the whole: {proof.exact.summary()}, optimizations off"
     yield from proof.exact.unverified
     if proof.optimized is None:

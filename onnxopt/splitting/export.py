@@ -102,7 +102,7 @@ def _fix(proof: Proof, wish: Wish, parts: Parts, judge: Judge) -> str:
     if proof.needed is not None and len(wish.chain) == 1:
         names = nearby(parts.subject, wish.chain[0], judge, proof.tolerance)
         if names:
-            return f"--at {','.join(names)} passes, or accept it: --tolerance {proof.needed:.1g}"
+            return f"--at {','.join(names)} passes, or accept it: {proof.acceptance}"
     return proof.fix
 
 

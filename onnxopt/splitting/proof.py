@@ -68,7 +68,8 @@ class Proof:
     def reason(self) -> str:
         """Why the segments are refused, in one line; empty if they are not."""
         if self._wrong:
-            return f"the parts do not equal the whole: {self.first or self.exact.reason}"
+            why = self.first or self.exact.reason or "an output has another size, or is no number"
+            return f"the parts do not equal the whole: {why}"
         if self.unrun:
             return (
                 "with ONNX Runtime's optimizations on the parts do not run, though the whole model "
@@ -85,9 +86,10 @@ class Proof:
         ]
         if not beyond:
             return ""
+        because = f": {self.diagnosis}" if self.diagnosis else ""
         return (
             "the parts differ from the whole, relative to the largest element of an output, "
-            f"{' and '.join(beyond)}: {self.diagnosis}"
+            f"{' and '.join(beyond)}{because}"
         )
 
     @property
@@ -95,7 +97,18 @@ class Proof:
         """What to do about `reason`."""
         if self.needed is None:
             return "please report it"
-        return f"cut elsewhere, or accept it: --tolerance {self.needed:.1g}"
+        return f"cut elsewhere, or accept it: {self.acceptance}"
+
+    @property
+    def acceptance(self) -> str:
+        """The option that would be enough."""
+        return f"--tolerance {100 * (self.needed or 0.0):.1g}%"
+
+    @property
+    def is_accepted(self) -> bool:
+        """Passed, but only because of the tolerance that was asked for."""
+        beyond = self.plain > 0 or (self.optimized or 0.0) > OPTIMIZED_TOLERANCE
+        return self.passed and beyond
 
     @property
     def diagnosis(self) -> str:
@@ -106,7 +119,7 @@ class Proof:
                 "neighbours of 16-bit floats are computed in float32 without rounding between "
                 "them, and across the cut they are rounded"
             )
-        if self.itself is not None:
+        if self.itself:
             found.append(
                 f"the optimizations change the whole model by {self.itself:.2g} by themselves, and "
                 "do not fuse across the cut"
@@ -124,8 +137,9 @@ class Proof:
 
 
 def _rounded_up(error: float) -> float:
-    """The next number of one digit."""
+    """A number of one digit that is at least a tenth more."""
     if error <= 0:
         return 0.0
-    unit = 10.0 ** floor(log10(error))
-    return float(f"{ceil(1.1 * error / unit) * unit:.0e}")
+    wanted = 1.1 * error
+    unit = 10.0 ** floor(log10(wanted))
+    return float(f"{ceil(wanted / unit) * unit:.0e}")

@@ -52,9 +52,12 @@ class Case:
     """A model, what it is fed with, and how it is asked to be pruned.
 
     Attributes:
-        input, axis: its name; along which axis of its first output the classes are.
-        raw: whether the device has its input as bytes, so that sending these is a candidate.
-        labels: the labels of CIFAR-10 are those of the model.
+        input, size: its input, and how many pixels that is wide and high.
+        prepared: makes the input of images [N, size, size, 3] of bytes.
+        axis: along which axis of its first output the classes are.
+        used, judging: how many images it is pruned with, and how many only judge.
+        budgets: as `--prune` has them.
+        labels: the labels of CIFAR-10 are those of the model; its input has open sizes.
     """
 
     file: str

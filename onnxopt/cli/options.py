@@ -147,3 +147,21 @@ def check_paths(
     if plan is not None:
         check_target(plan)
         claims.claim(plan, "the plan")
+
+
+Tolerance = Annotated[
+    str | None,
+    typer.Option(
+        metavar="0.1%",
+        help="What the halves may differ from the whole, as a share of the largest element of an "
+        "output, beside what codecs change.  [default: 1e-5 with ONNX Runtime's optimizations on, "
+        "nothing with them off]",
+    ),
+]
+
+
+def tolerance_of(text: str | None) -> float | None:
+    """The share that `--tolerance` names."""
+    from onnxopt.quantities import parse_percent
+
+    return None if text is None else parse_percent(text)

@@ -15,12 +15,13 @@ from onnxopt.cli.options import (
     ModelArgument,
     Quiet,
     SetShape,
+    Tolerance,
     Verbose,
     by_name,
     shape,
+    tolerance_of,
 )
 from onnxopt.cli.progress import Bar
-from onnxopt.cli.split_verify import Tolerance, tolerance_of
 
 if TYPE_CHECKING:
     from onnxopt.splitting.describing import Source
@@ -121,7 +122,7 @@ def export(
     from onnxopt.splitting.operators import read_subject
     from onnxopt.splitting.whole_folder import check_folder
 
-    servers = _servers(serve)
+    servers, accepted = _servers(serve), tolerance_of(tolerance)
     _check_asked(at, plan, adaptive, codec)
     check_folder(output)
     proto = load(model)
@@ -141,7 +142,7 @@ def export(
             output,
             samples=samples,
             verify=verify,
-            tolerance=tolerance_of(tolerance),
+            tolerance=accepted,
             external_data=external_data.value,
             serve=servers,
             progress=bar,

@@ -7,25 +7,8 @@ from typing import Annotated
 
 import typer
 
-from onnxopt.cli.options import Json, Quiet, Verbose
+from onnxopt.cli.options import Json, Quiet, Tolerance, Verbose, tolerance_of
 from onnxopt.cli.progress import Bar
-
-Tolerance = Annotated[
-    str | None,
-    typer.Option(
-        metavar="0.1%",
-        help="What the halves may differ from the whole, as a share of the largest element of an "
-        "output, beside what codecs change.  [default: 1e-5 with ONNX Runtime's optimizations on, "
-        "nothing with them off]",
-    ),
-]
-
-
-def tolerance_of(text: str | None) -> float | None:
-    """The share that `--tolerance` names."""
-    from onnxopt.quantities import parse_percent
-
-    return None if text is None else parse_percent(text)
 
 
 def verify(

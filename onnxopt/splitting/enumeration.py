@@ -132,6 +132,11 @@ class Cuts:
                 first.setdefault(self.crossing[cut], cut)
         return tuple(first.values())
 
+    def inner(self) -> list[int]:
+        """Those of them with operators on both sides."""
+        ends = (0, self.device[self.whole])
+        return [cut for cut in self.distinct() if self.device[cut] not in ends]
+
 
 def names_of(cuts: Cuts, cut: int) -> tuple[tuple[str, ...], tuple[str, ...]]:
     """What names a cut in files: the tensors that cross, and the outputs that the device makes."""

@@ -73,8 +73,7 @@ def list_cuts(subject: Subject) -> Listing:
     dag = subject.dag
     cuts = enumerate_cuts(dag)
     sides = _Sides(cuts)
-    whole = (1 << len(dag.operators)) - 1
-    inner = [cut for cut in cuts.distinct() if cuts.device[cut] not in (0, whole)]
+    inner = cuts.inner()
     useful = _useful(cuts, inner, [operator.macs for operator in dag.operators])
     listed = []
     for number, cut in enumerate(inner, start=1):

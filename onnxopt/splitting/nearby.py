@@ -25,10 +25,9 @@ def nearby(
         names of tensors; none if the few cuts that are looked at do not pass either.
     """
     cuts = enumerate_cuts(subject.dag)
-    whole = (1 << len(subject.dag.operators)) - 1
     refused = sum(1 << operator for operator in device)
     sent = cuts.sent([float(tensor.size_bytes) for tensor in subject.dag.tensors])
-    others = [c for c in cuts.distinct() if cuts.device[c] not in (0, whole, refused)]
+    others = [c for c in cuts.inner() if cuts.device[c] != refused]
     others.sort(key=lambda c: ((cuts.device[c] ^ refused).bit_count(), sent[c], c))
     for cut in others[:MOST_TRIED]:
         parts = take_apart(subject, [frozenset(cuts.operators(cut))], ("none", "none", "none"))

@@ -120,8 +120,7 @@ def spread(subject: Subject, count: int, codec: Codec) -> Wish:
     """
     cuts = enumerate_cuts(subject.dag)
     sent = cuts.sent([float(tensor.size_bytes) for tensor in subject.dag.tensors])
-    whole = (1 << len(subject.dag.operators)) - 1
-    inner = [c for c in cuts.distinct() if cuts.device[c] not in (0, whole)]
+    inner = cuts.inner()
     chain = _along(cuts, inner, count)
     if not chain and inner:
         chain = [min(inner, key=lambda c: (sent[c], c))]

@@ -90,6 +90,11 @@ class LayerLatency:
         self._times = KernelTimes(profile)
         self._block = profile.machine.channel_block
         self._layers = {node: layer for layer in profile.layers for node in layer.nodes}
+        self._between = {
+            kernel.nodes[0]: kernel
+            for kernel in profile.kernels
+            if kernel.nodes and kernel.outputs and not self._layers.keys() & set(kernel.nodes)
+        }
 
     @property
     def nodes(self) -> tuple[str, ...]:
@@ -115,6 +120,25 @@ class LayerLatency:
         if min(inputs, outputs) < 1 or not layer.widths:
             return 0.0
         return self._times.time_us(self._kernel(layer, inputs, outputs))[0]
+
+    @property
+    def between(self) -> tuple[str, ...]:
+        """The first nodes of the kernels that are no layers: what lies between them."""
+        return tuple(self._between)
+
+    def between_us(self, node: str, axis: int, share: float) -> float:
+        """Microseconds of such a kernel, with this axis of all that it reads and makes cut.
+
+        Args:
+            share: what is left of the axis.
+        """
+        kernel = self._between[node]
+        if share == 1:
+            return kernel.us
+        rank = len(dims_of(kernel.outputs[0]))
+        inputs = tuple(_cut(text, axis, rank, share) for text in kernel.inputs)
+        outputs = tuple(_cut(text, axis, rank, share) for text in kernel.outputs)
+        return self._times.time_us(Kernel("", kernel.op, inputs, outputs))[0]
 
     def startup_us(self, node: str) -> float:
         """What only its removal saves; 0 where that is not known."""
@@ -149,6 +173,14 @@ class LayerLatency:
                 own = axis if len(dims) > 1 else 0
                 texts.append(_with(other, own, outputs) if dims else other)
         return Kernel("", op, tuple(texts), (_with(made, axis, outputs),))
+
+
+def _cut(text: str, axis: int, rank: int, share: float) -> str:
+    """A tensor with an axis cut to a share of it; one of another rank as it is."""
+    dims = dims_of(text)
+    if len(dims) != rank or axis >= rank or dims[axis] == 1:
+        return text
+    return _with(text, axis, max(1, round(share * dims[axis])))
 
 
 def _with(text: str, axis: int, size: int) -> str:

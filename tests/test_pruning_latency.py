@@ -6,14 +6,17 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+import judge
 import numpy as np
 import onnx
 import pytest
 import timed_models
+from cuts import weighted
 from digits import MODELS, digits, digits_samples
 from profiles import FakeTime
 from timed_models import Fake, profile_of
 
+from onnxopt.calibration import Calibration
 from onnxopt.errors import CheckError, UsageError
 from onnxopt.latency import LayerLatency, predict
 from onnxopt.profiling.machine import machine
@@ -34,6 +37,7 @@ from onnxopt.pruning.remarks import of_latency
 from onnxopt.pruning.results import Latency, LatencyTry
 from onnxopt.pruning.stopwatch import against, timing_of
 from onnxopt.pruning.widths import WidthCost
+from onnxopt.signature import model_inputs
 from onnxopt.timing import Timing
 
 QUICK = PruneOptions(compensation="none", strategy="uniform")
@@ -461,3 +465,26 @@ def test_a_budget_is_beyond_reach_only_if_the_whole_models_say_so() -> None:
             require_possible(analysis, measure, 0.0002 * whole, options, whole)
         with pytest.raises(UsageError):
             choose(analysis, measure, 0.0002 * whole, options, {})
+
+
+def test_fused_layers_and_what_lies_between_layers_shrink_with_their_channels() -> None:
+    """ONNX Runtime's own operators end shape inference, and were no layers; HardSwish was taken
+    to cost the same at any width."""
+    proto = weighted(
+        "float[N,16,8,8] x, float[64,16,1,1] w1, float[64,1,3,3] w2, float[32,64,1,1] w3",
+        """
+        a = com.microsoft.FusedConv <activation = "Relu">(x, w1)
+        b = com.microsoft.FusedConv <activation = "Relu", group = 64, pads = [1,1,1,1]>(a, w2)
+        s = HardSigmoid(b) h = Mul(b, s) c = Conv(h, w3) y = GlobalAveragePool(c)
+        """,
+    )
+    given = Calibration.from_arrays(judge.drawn(proto, 0, 32), model_inputs(proto))
+    made = Pruner(proto, given, ANY_WIDTH, stopwatch=Fake().stopwatch, workers=1)
+    measure, groups = made.meter("latency"), made.analysis.groups
+    cost = measure.by_widths(made.analysis.channels, groups)
+    assert {"a", "b", "c", "s", "h"} <= set(cost.by_owner([len(g.units) for g in groups]))
+    for width in (48, 32, 16):
+        dead = [u for g in groups for u in g.units[round(len(g.units) * width / 64) :]]
+        widths = [round(len(g.units) * width / 64) for g in groups]
+        told = cost.total(widths)
+        assert told == pytest.approx(measure.of(made.analysis.channels.cut(dead)), rel=0.1)

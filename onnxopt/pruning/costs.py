@@ -71,10 +71,16 @@ def _term(scale: float, axes: Sequence[Axis], owner: str) -> Term:
 
 
 class AxisSizes:
-    """How large the axes of values are by the widths of these groups."""
+    """How large the axes of values are by the widths of these groups.
 
-    def __init__(self, channels: Channels, groups: Sequence[ChannelGroup]) -> None:
-        self.channels = channels
+    Args:
+        as_run: what no group cuts is as large as in a run, even where the model leaves it open.
+    """
+
+    def __init__(
+        self, channels: Channels, groups: Sequence[ChannelGroup], *, as_run: bool = False
+    ) -> None:
+        self.channels, self.as_run = channels, as_run
         self.group_of = {unit: i for i, group in enumerate(groups) for unit in group.units}
         self.units = [len(group.units) for group in groups]
 
@@ -82,7 +88,8 @@ class AxisSizes:
         """The size of each axis; what is not cut, or not known, counts as in `onnxopt inspect`."""
         tracker = self.channels.tracker
         labels = tracker.labels.get(value)
-        sizes = assumed_sizes(value) or tracker.shape(value) or ()
+        known, run = assumed_sizes(value), tracker.shape(value)
+        sizes = (run or known if self.as_run else known or run) or ()
         found = []
         for axis, size in enumerate(sizes):
             label = labels[axis] if labels is not None and axis < len(labels) else ""

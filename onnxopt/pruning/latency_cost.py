@@ -14,7 +14,10 @@ from onnxopt.pruning.costs import AxisSizes
 from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.tracker import Role
 
-LAYERS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+LAYERS = (
+    *("Conv", "ConvTranspose", "Gemm", "MatMul"),
+    *("FusedConv", "FusedGemm", "FusedMatMul"),
+)
 """Operators that profiles measure at several widths."""
 
 
@@ -32,11 +35,19 @@ class Layers(Protocol):
 
     def us(self, node: str, inputs: int, outputs: int) -> float: ...
 
+    @property
+    def between(self) -> tuple[str, ...]:
+        """Nodes that are no layers and take time as well."""
+
+    def between_us(self, node: str, axis: int, share: float) -> float:
+        """What one of these takes with an axis cut to a share."""
+
 
 class NoLayers:
     """No layer whose times at other widths are known."""
 
     nodes: tuple[str, ...] = ()
+    between: tuple[str, ...] = ()
 
     def whole(self, node: str) -> tuple[int, int]:
         raise AssertionError("there is none")
@@ -45,6 +56,9 @@ class NoLayers:
         raise AssertionError("there is none")
 
     def us(self, node: str, inputs: int, outputs: int) -> float:
+        raise AssertionError("there is none")
+
+    def between_us(self, node: str, axis: int, share: float) -> float:
         raise AssertionError("there is none")
 
 
@@ -64,13 +78,15 @@ def latency_cost(
     names: Mapping[str, str],
     whole_ms: float,
 ) -> TableCost:
-    """The time in ms of all layers that were measured; what else there is takes what it takes.
+    """The time in ms of all layers that were measured, and of what lies between them.
+
+    What is cut on no axis takes what it takes.
 
     Args:
         names: what the profile calls the node that makes a value, by that value's name.
         whole_ms: the time of the model that was profiled.
     """
-    sizes, known = AxisSizes(channels, groups), frozenset(layers.nodes)
+    sizes, known = AxisSizes(channels, groups, as_run=True), frozenset(layers.nodes)
     costs: dict[str, Callable[[int, int], float]] = {}
     terms, measured_ms = [], 0.0
     for node, name in _named(channels, names):
@@ -81,7 +97,31 @@ def latency_cost(
             axes = (sizes.axes(node.inputs[0])[read], sizes.axes(node.outputs[0])[made])
             terms.append(LayerTerm(cost, axes, node.outputs[0].name))
             measured_ms += cost(*layers.whole(name))
+    for term, full in _between(channels, sizes, layers, names):
+        terms.append(term)
+        measured_ms += term.cost(full, full)
     return TableCost(tuple(terms), "time", max(0.0, whole_ms - measured_ms))
+
+
+def _between(
+    channels: Channels, sizes: AxisSizes, layers: Layers, names: Mapping[str, str]
+) -> Iterator[tuple[LayerTerm, int]]:
+    """What lies between layers and becomes smaller with them, and its axis' whole size."""
+    known = frozenset(layers.between)
+    for node in channels.model.graph.nodes:
+        name = names.get(node.outputs[0].name, "") if node.outputs else ""
+        if name not in known:
+            continue
+        for place, axis in enumerate(sizes.axes(node.outputs[0])):
+            if axis[0].multiplicity:
+                whole = round(sizes.at_full(axis))
+                cost = _between_ms(layers, name, place, whole)
+                yield LayerTerm(cost, (axis, axis), node.outputs[0].name), whole
+                break
+
+
+def _between_ms(layers: Layers, name: str, axis: int, whole: int) -> Callable[[int, int], float]:
+    return lambda inputs, outputs: layers.between_us(name, axis, outputs / whole) / 1000
 
 
 def _milliseconds(layers: Layers, name: str) -> Callable[[int, int], float]:
@@ -120,7 +160,7 @@ def check_profile(
         "profile the model that is pruned, with --widths; where the rewriting without loss changes "
         "its layers, write that model first (`onnxopt optimize IN OUT`), and profile and prune OUT"
     )
-    sizes = AxisSizes(channels, ())
+    sizes = AxisSizes(channels, (), as_run=True)
     for node, name in _named(channels, names):
         if node.outputs[0].name not in cut:
             continue

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import judge
@@ -154,10 +155,12 @@ def test_a_turn_leaves_the_first_layer_free_where_the_relu_between_is_closed(
     batches = [judge.drawn(proto, seed, 64) for seed in range(10)]
     fitted = turns._fitted
 
-    def held_back(known: Any, task: Any, looked: Any, targets: Callable[[int], Array]) -> Array:
+    def held_back(
+        known: Any, task: Any, looked: Any, targets: Callable[[int], Array], on: Any
+    ) -> Array:
         if targets.__name__ == "freed":
             return first[0]
-        first[:] = [fitted(known, task, looked, targets)]
+        first[:] = [fitted(known, task, looked, targets, on)]
         return first[0]
 
     first: list[Array] = []
@@ -186,6 +189,23 @@ def test_turns_with_numbers_of_16_bits_stay_finite_and_do_not_hurt() -> None:
     assert lost(half, together, unseen) < 0.97 * lost(half, alone, unseen)
 
 
+@pytest.mark.parametrize("case", [PLAIN, CONVOLUTIONS], ids=["plain", "convolutions"])
+def test_the_last_turns_take_all_samples_and_help_with_others_but_are_not_made_from_too_few(
+    case: tuple[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    proto = weighted(*case)
+    unseen = judge.drawn(proto, 999, 200)["x"]
+
+    def lost_with(last: int, size: int, count: int) -> float:
+        few = partial(turns.in_turns, last=last)
+        monkeypatch.setattr("onnxopt.pruning.compensate.in_turns", few)
+        batches = [judge.drawn(proto, seed, size) for seed in range(count)]
+        return lost(proto, halved(proto, batches, 1, in_turns=True)[0], unseen)
+
+    assert lost_with(4, 32, 10) < 0.98 * lost_with(0, 32, 10)
+    assert lost_with(4, 2, 12) == lost_with(0, 2, 12)
+
+
 def test_the_error_that_is_told_is_the_one_after_the_turns() -> None:
     proto = weighted(*PLAIN)
     batches = [judge.drawn(proto, seed, 64) for seed in range(10)]
@@ -194,8 +214,7 @@ def test_the_error_that_is_told_is_the_one_after_the_turns() -> None:
     found = [Session(pruned).run(batches[i])["y"] for i in (4, 9)]
     squares = sum(float(np.square(a - b).sum()) for a, b in zip(y, found, strict=True))
     told = done[-1].after * float(np.square(np.stack(y) - np.mean(y)).sum())
-    assert squares == pytest.approx(told, rel=0.1)  # they took part in the last step
-    assert squares < told * 1.001
+    assert 0.7 * told < squares < told  # they took part in the last turns
 
 
 def test_a_first_layer_that_is_too_wide_to_be_solved_is_left_out_of_turns(

@@ -24,7 +24,7 @@ from onnxopt.files import write_atomically
 from onnxopt.graph import Array
 from onnxopt.runtime import DEFAULT_THREADS
 
-FORMAT = 3
+FORMAT = 4
 """Changes when what is kept changes its form or its meaning within one version."""
 
 

@@ -164,7 +164,7 @@ def _refit_one(
         what was done, the changed weights, and whether the first layer's are among them.
     """
     layer, weights = task.layer, task.weights
-    done, new = refit(task, layer.matrix(weights), form)
+    done, new, _ = refit(task, layer.matrix(weights), form)
     changed = layer.stored(new, weights) if done.kept else {}
     turns = None
     if first is not None and inputs is not None and done.form == "ridge":
@@ -224,7 +224,7 @@ def _refit_inner(
             looked = Looked(layer, inputs, [target.shape for target in targets], samples)
             none = [np.zeros((), target.dtype) for target in targets]
             task = Task(looked, targets, none, after.rectified, weights, part.judge(weights))
-            found, new = refit(task, layer.matrix(weights), form)
+            found, new, _ = refit(task, layer.matrix(weights), form)
             if found.kept:
                 changed |= layer.stored(new, weights)
                 weights = {**weights, **changed}

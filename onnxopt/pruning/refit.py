@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import numpy as np
 
@@ -28,6 +28,8 @@ RELAXED_STEPS = 2
 STRENGTHS = (1e-3, 1e-2, 1e-1)
 """Of the pull towards the old weights: the samples that judge choose for each layer. One strength
 for all leaves 3 % more error in the logits of a halved ResNet-20."""
+
+MIDDLE = STRENGTHS[1]
 
 WIDEST_CHOSEN = 2600
 """Rows of W above which the middle strength is taken: each solution takes k^3 operations."""
@@ -53,6 +55,19 @@ class Refit:
     before: float
     after: float
     kept: bool
+
+
+class Refitted(NamedTuple):
+    """What was done to a layer, and what that led to.
+
+    Attributes:
+        weights: the best ones found [groups, k + 1, m].
+        strength: of the pull towards the old ones, as it was chosen.
+    """
+
+    done: Refit
+    weights: Array
+    strength: float
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +159,7 @@ class Task:
         return fold(self.targets, held_out)
 
 
-def refit(task: Task, old: Array, form: Literal["ridge", "scale"] = "ridge") -> tuple[Refit, Array]:
+def refit(task: Task, old: Array, form: Literal["ridge", "scale"] = "ridge") -> Refitted:
     """Ridge regression. Below a Relu in two steps more, in which what it hides is left free.
 
     Where both the target and the present result are negative the Relu makes zero of both: there
@@ -156,9 +171,6 @@ def refit(task: Task, old: Array, form: Literal["ridge", "scale"] = "ridge") -> 
     Args:
         old: the present weights [groups, k + 1, m], the bias last.
         form: "scale" only finds a gain and an offset for each output, as for very wide layers.
-
-    Returns:
-        what was done, and the best weights found.
     """
     if form == "scale" or old.shape[1] - 1 > WIDEST_SOLVED:
         return _rescale(task, old)
@@ -175,7 +187,9 @@ def refit(task: Task, old: Array, form: Literal["ridge", "scale"] = "ridge") -> 
         elif step:
             break
     done = Refit(task.layer.name, "ridge", before, lowest, lowest < before)
-    return done, old if best is None else _on_all(task, best)
+    if best is None:
+        return Refitted(done, old, MIDDLE)
+    return Refitted(done, _on_all(task, best), best.strength)
 
 
 @dataclass(frozen=True, eq=False)
@@ -215,7 +229,7 @@ def _taken(
 
 def _fitted(task: Task, moments: Moments, start: Array, *, is_relaxed: bool) -> _Fit:
     """The solution of the strength that judges best."""
-    strengths = STRENGTHS if start.shape[1] <= WIDEST_CHOSEN else STRENGTHS[1:2]
+    strengths = STRENGTHS if start.shape[1] <= WIDEST_CHOSEN else (MIDDLE,)
     fits = []
     for strength in strengths:
         W = solved(moments, start, has_bias=bool(task.layer.bias), strength=strength)
@@ -234,7 +248,18 @@ def _on_all(task: Task, fit: _Fit) -> Array:
     return W if np.isfinite(W).all() else fit.W
 
 
-def _rescale(task: Task, old: Array) -> tuple[Refit, Array]:
+def on_all(task: Task, old: Array, strength: float) -> Array:
+    """Ridge regression by all samples, also by those that judge.
+
+    Returns:
+        the weights, as `old`; where a Relu hides the target and what `old` gives, that is left.
+    """
+    batches = range(len(task.targets))
+    moments = _taken(task, batches, old, is_relaxed=task.rectified)
+    return solved(moments, old, has_bias=bool(task.layer.bias), strength=strength)
+
+
+def _rescale(task: Task, old: Array) -> Refitted:
     """A gain and an offset for each output: the fast path, as if a BatchNormalization followed.
 
     With y what the layer gives now, t ~ gain y + offset by least squares for each output.
@@ -250,7 +275,7 @@ def _rescale(task: Task, old: Array) -> tuple[Refit, Array]:
     new = old * fitted[:, 0, 0].reshape(groups, 1, m)
     new[:, -1] += fitted[:, 1, 0].reshape(groups, m)
     before, after = error(task, old), error(task, new)
-    return Refit(task.layer.name, "scale", before, after, after < before), new
+    return Refitted(Refit(task.layer.name, "scale", before, after, after < before), new, MIDDLE)
 
 
 def result(x: Array, W: Array) -> Array:
@@ -280,8 +305,12 @@ def _solved(moments: Moments, old: Array, has_bias: bool, strength: float) -> Ar
     return np.concatenate([free, np.zeros((1, free.shape[1]))])
 
 
-def error(task: Task, W: Array) -> float:
-    """On the batches that judge: squared error behind the Relu, as a share of the variance."""
+def error(task: Task, W: Array, *, held_out: bool = True) -> float:
+    """Squared error behind the Relu, as a share of the variance.
+
+    Args:
+        held_out: on the batches that judge; else on those that do not.
+    """
     if task.layer.quantized:  # what is stored is not quite W
         W = task.layer.matrix({**task.weights, **task.layer.stored(W, task.weights)})
     if task.judge is not None:
@@ -295,7 +324,7 @@ def error(task: Task, W: Array) -> float:
         lost, square = (float(np.square(a, dtype=np.float64).sum()) for a in (now - t, t))
         return lost, square, float(t.sum(dtype=np.float64)), t.size
 
-    judging = in_order(judged, task.fold(held_out=True), task.workers)
+    judging = in_order(judged, task.fold(held_out=held_out), task.workers)
     total, squares, sums, count = map(sum, zip(*judging, strict=True))
     spread = squares - sums * sums / max(count, 1)
     return total / spread if spread > 0 else total

@@ -107,7 +107,7 @@ def fitted(block: Block, inputs: Sequence[Array], targets: Sequence[Array], samp
         return Fits(nothing, constant)
     near = identity if nothing.error <= constant.error else shifted
     tried = [refit(task, start) for start in (near, _free(task, identity))]
-    done, W = min(tried, key=lambda each: each[0].after)
+    done, W, _ = min(tried, key=lambda each: each.done.after)
     standin = Replaced(W[0, :-1].astype(kind), W[0, -1].astype(kind))
     return Fits(nothing, constant, Fit(standin, done.after))
 

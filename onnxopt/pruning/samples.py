@@ -23,11 +23,12 @@ BATCH = 32
 HELD_OUT = 5
 """One batch in so many judges refits and does not take part in them."""
 
-ROWS = 65_536
+ROWS = 131_072
 """Positions of a layer that are looked at, over all samples. A ResNet-56 at 0.4 of its FLOPs has
-3 % less error in the logits than with 24,576, judged by calibration samples that took no part."""
+3 % less error in the logits with half of them than with 24,576, and 3 % less again with so many and
+all positions of small maps; judged by calibration samples that took no part."""
 
-FEWEST_OF_A_SAMPLE = 32
+FEWEST_OF_A_SAMPLE = 64
 """Positions of each sample that are looked at, even where that makes more than ROWS."""
 
 LARGEST_BATCH_BYTES = 256 * 2**20

@@ -98,7 +98,8 @@ class Turned:
         task = self._task(kept, stored)
         lost = error(task, two[:, rows])
         alone = Refit(second.name, "ridge", lost, lost, True)
-        made = in_turns(task, first, self._seen[0], one[:, :, kept], two[:, rows], alone, TURNS)
+        seen, kept_one = self._seen[0], one[:, :, kept]
+        made = in_turns(task, first, seen, kept_one, two[:, rows], alone, TURNS, last=0)
         if made is None:
             return trial
         one[:, :, kept], two[:, rows] = made.first, made.second

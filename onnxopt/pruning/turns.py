@@ -18,7 +18,17 @@ from onnxopt.graph import Array
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.moments import Moments, Products
-from onnxopt.pruning.refit import WIDEST_SOLVED, Looked, Refit, Task, refit, result, solved
+from onnxopt.pruning.refit import (
+    MIDDLE,
+    WIDEST_SOLVED,
+    Looked,
+    Refit,
+    Task,
+    on_all,
+    refit,
+    result,
+    solved,
+)
 from onnxopt.pruning.workers import in_order
 
 MOST_TURNS = 10
@@ -29,6 +39,15 @@ STEPS = 3
 
 WORTHWHILE = 0.998
 """Share of the error that a turn may leave at most to be kept."""
+
+LAST_TURNS = 4
+"""Turns at the end in which the samples that judged take part too, and nothing judges any more.
+They leave 9 % less error in the logits of a ResNet-56 at 0.4 of its FLOPs; eight leave as much."""
+
+OVERFITTED = 1.01
+"""Share of the error that a turn which was not worth it leaves where more turns, with more samples,
+would fit these and nothing else. Turns in the last stage of that ResNet-56, of 512 samples, leave
+1.000 to 1.004, and the last ones help most there; of 24 samples it is 1.02 to 1.05: they hurt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,15 +72,18 @@ def in_turns(
     two: Array,
     done: Refit,
     most: int = MOST_TURNS,
+    last: int = LAST_TURNS,
 ) -> Turns | None:
     """Refit a layer and the one before it in turns, as long as the error falls.
+
+    Then, if any was worth it and one more would not have harmed, some turns more with all samples.
 
     Args:
         task: of the second layer.
         inputs: what the first layer gets, for each batch.
         one, two: the present weights of both [1, k + 1, m], the bias last.
         done: the refit of the second layer that led to `two`.
-        most: turns.
+        most, last: turns, and turns with all samples.
 
     Returns:
         None if no turn was worth it, or the first layer is too wide for ridge regression.
@@ -69,24 +91,43 @@ def in_turns(
     if one.shape[1] - 1 > WIDEST_SOLVED:
         return None
     looked = Looked(first, inputs, [z.shape for z in task.looked.inputs], task.looked.samples)
-    known = _moments(task, looked, one.shape)
+    train, judging = task.fold(held_out=False), task.fold(held_out=True)
+    known = _moments(task, looked, one.shape, train)
     best: Turns | None = None
+    strength = MIDDLE
     for _ in range(most):
-        tried = one + _change(known, task, looked, one, two)
+        tried = one + _change(known, task, looked, one, two, train)
         if not np.isfinite(tried).all():
             break
-        between = list(in_order(_rectified(first, tried), inputs, task.workers))
-        moved = task.moved(between)
-        again, fitted = refit(moved, two)
+        moved = _moved(task, first, inputs, tried)
+        again, fitted, chosen = refit(moved, two)
         if not again.after < done.after * WORTHWHILE:
+            last = last if again.after < done.after * OVERFITTED else 0
             break
         done = replace(again, before=done.before, kept=again.after < done.before)
-        one, two, task = tried, fitted, moved
+        one, two, task, strength = tried, fitted, moved, chosen
         best = Turns(one, two, done)
+    if best is None or judging == train:
+        return best
+    known = known.merge(_moments(task, looked, one.shape, judging))
+    for _ in range(last):
+        one = one + _change(known, task, looked, one, two, [*train, *judging])
+        if not np.isfinite(one).all():
+            break
+        task = _moved(task, first, inputs, one)
+        two = on_all(task, two, strength)
+        if not np.isfinite(two).all():
+            break
+        best = replace(best, first=one, second=two)
     return best
 
 
-def _moments(task: Task, looked: Looked, shape: tuple[int, ...]) -> Moments:
+def _moved(task: Task, first: Layer, inputs: Sequence[Array], one: Array) -> Task:
+    """The second layer's task with what the first one gives it now."""
+    return task.moved(list(in_order(_rectified(first, one), inputs, task.workers)))
+
+
+def _moments(task: Task, looked: Looked, shape: tuple[int, ...], batches: Sequence[int]) -> Moments:
     """Of what the first layer gets, without targets: they change from turn to turn."""
     _, rows, outputs = shape
     moments = Moments(rows - 1, outputs)
@@ -95,12 +136,14 @@ def _moments(task: Task, looked: Looked, shape: tuple[int, ...]) -> Moments:
         x = looked.x(number)
         return moments.products(x, np.zeros((len(x), outputs), np.float32))
 
-    for found in in_order(products, task.fold(held_out=False), task.workers):
+    for found in in_order(products, batches, task.workers):
         moments.take(found)
     return moments
 
 
-def _change(known: Moments, task: Task, looked: Looked, one: Array, two: Array) -> Array:
+def _change(
+    known: Moments, task: Task, looked: Looked, one: Array, two: Array, batches: Sequence[int]
+) -> Array:
     """The change of the first layer `one` that comes closest to what the second, `two`, wants.
 
     In two steps, as below a Relu in `refit`: where it is closed the second layer wants nothing, and
@@ -123,18 +166,24 @@ def _change(known: Moments, task: Task, looked: Looked, one: Array, two: Array) 
         room = np.maximum(-result(x, one), 0)
         return np.where(closed, np.minimum(result(x, first), room), change)
 
-    first = _fitted(known, task, looked, wanted)
-    return _fitted(known, task, looked, freed) if np.isfinite(first).all() else first
+    first = _fitted(known, task, looked, wanted, batches)
+    return _fitted(known, task, looked, freed, batches) if np.isfinite(first).all() else first
 
 
-def _fitted(known: Moments, task: Task, looked: Looked, targets: Callable[[int], Array]) -> Array:
+def _fitted(
+    known: Moments,
+    task: Task,
+    looked: Looked,
+    targets: Callable[[int], Array],
+    batches: Sequence[int],
+) -> Array:
     """The change [1, k + 1, m] that gives these targets for each batch."""
     moments = known.without_targets()
 
     def products(number: int) -> Products:
         return moments.products(looked.x(number), targets(number), aim=True)
 
-    for found in in_order(products, task.fold(held_out=False), task.workers):
+    for found in in_order(products, batches, task.workers):
         moments.take(found)
     return solved(moments, np.zeros((1, known.k + 1, known.m)), has_bias=True)
 

@@ -14,7 +14,15 @@ from test_pruning_depth import FLOPS, QUICK, pruner
 from onnxopt.errors import UsageError
 from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.cache import NOWHERE, Cache, Pieces
-from onnxopt.pruning.contest import JUDGING, MOST_TRIED, Entry, _next, apart, least_error
+from onnxopt.pruning.contest import (
+    JUDGING,
+    MOST_TRIED,
+    Entry,
+    Result,
+    _next,
+    apart,
+    least_error,
+)
 from onnxopt.pruning.depth import LIKELY, choose_blocks
 from onnxopt.pruning.dropping import chosen
 from onnxopt.pruning.prune import Pruner
@@ -58,6 +66,23 @@ def test_an_entry_that_misses_its_budget_loses_to_one_that_meets_it() -> None:
     assert winner({"refused": impossible, "missed": to(0.9, is_met=False)}) == "missed"
 
 
+def test_of_entries_that_cannot_be_told_apart_the_last_wins_if_that_is_the_simplest() -> None:
+    alike = {"one": to(0.9), "other": to(0.9), "worse": to(0.5)}
+    given = next(iter(alike)), begin, pruner().batches, NOWHERE, lambda stage, done: None
+    assert least_error(alike, *given, simplest_last=True) == "other"
+    assert least_error(alike, *given) == "one"
+
+
+def test_a_difference_counts_if_it_is_larger_than_its_standard_error() -> None:
+    best = Result(False, [1.0, 2.0, 3.0, 4.0])
+    assert Result(False, [1.3, 1.9, 3.2, 3.8]).is_as_good_as(best)  # 0.05, and 0.12 uncertain
+    assert not Result(False, [1.1, 2.1, 3.2, 4.1]).is_as_good_as(best)
+    assert not Result(True, [1.0, 2.0, 3.0, 4.0]).is_as_good_as(best)
+    assert not Result(False).is_as_good_as(best)
+    assert not Result(False, [1.01]).is_as_good_as(Result(False, [1.0]))
+    assert Result(True).is_as_good_as(Result(True))
+
+
 def test_one_entry_wins_without_being_carried_out() -> None:
     assert winner({"alone": impossible}) == "alone"
 
@@ -84,12 +109,12 @@ def test_what_judges_takes_no_part_in_the_pruning(sizes: list[int]) -> None:
 def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, seed: int) -> None:
     rng = np.random.default_rng(seed)
     best, first = rng.integers(count, size=2).tolist()
-    found: dict[int, tuple[bool, float]] = {}
+    found: dict[int, Result] = {}
     while (place := _next(found, count, first)) is not None:
         assert place not in found
-        found[place] = False, abs(place - best)
+        found[place] = Result(False, [abs(place - best)])
     assert len(found) <= MOST_TRIED and {first, 0, count - 1} <= set(found)
-    assert min(error for _, error in found.values()) <= (0 if count <= 7 else 1)
+    assert min(result.order[1] for result in found.values()) <= (0 if count <= 7 else 1)
 
 
 def doubtful(scale: float) -> Pruner:

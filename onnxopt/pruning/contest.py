@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
 from itertools import accumulate
+from statistics import fmean, stdev
 from typing import TypeAlias
 
 from onnxopt.errors import UsageError
@@ -30,11 +32,39 @@ MOST_JUDGED = 1024
 JUDGING = 4
 """One of so many batches at least only judges."""
 
+PARTS = 8
+"""Into so many parts the samples that judge are divided: how their errors differ tells how sure
+the difference of two entries is."""
+
 Entry: TypeAlias = Callable[[Rounds], bool]
 """Prunes the model of these rounds to its end; says whether that met the budget."""
 
-Result: TypeAlias = tuple[bool, float]
-"""Whether an entry missed its budget, and the error that it leaves; less is better."""
+
+@dataclass(frozen=True)
+class Result:
+    """What came of an entry.
+
+    Attributes:
+        missed: its budget.
+        errors: that it leaves, for each part of the samples that judge; none where nothing tells.
+    """
+
+    missed: bool
+    errors: Sequence[float] = ()
+
+    @property
+    def order(self) -> tuple[bool, float]:
+        """Less is better."""
+        return self.missed, fmean(self.errors) if self.errors else math.inf
+
+    def is_as_good_as(self, best: Result) -> bool:
+        """Whether it is within one standard error of the best (paired, part by part)."""
+        if self.missed != best.missed or len(self.errors) != len(best.errors):
+            return False
+        worse = [a - b for a, b in zip(self.errors, best.errors, strict=True)]
+        if len(worse) < 2:
+            return self.order == best.order
+        return fmean(worse) <= stdev(worse) / math.sqrt(len(worse))
 
 
 def least_error(
@@ -44,8 +74,13 @@ def least_error(
     batches: Sequence[Batch],
     saved: Pieces,
     tell: Tell,
+    *,
+    simplest_last: bool = False,
 ) -> str:
     """The name of the entry that leaves the least error of those that meet the budget.
+
+    If the last ones are the simplest, the last that cannot be told from it (the one-standard-error
+    rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
 
     Each is carried out with some of the samples, and judged by others. If they are many, both ends
     are tried, and then what lies halfway between the best and those next to it.
@@ -70,11 +105,12 @@ def least_error(
             def told(stage: str, done: float, said: str = name) -> None:
                 tell(f"trying {said}: {stage}", done)
 
-            missed, error = _carried_out(entries[name], begin(fitted, told), judging)
-            piece = {"missed": missed, "error": error}
+            piece = asdict(_carried_out(entries[name], begin(fitted, told), judging))
             saved.put(name, piece)
-        found[place] = piece["missed"], math.inf if piece["error"] is None else piece["error"]
-    return names[min(found, key=lambda place: found[place])]
+        found[place] = Result(**piece)
+    best = min(found, key=lambda place: found[place].order)
+    alike = [place for place in found if found[place].is_as_good_as(found[best])]
+    return names[max([best, *alike]) if simplest_last else best]
 
 
 def _next(found: Mapping[int, Result], count: int, first: int) -> int | None:
@@ -84,7 +120,7 @@ def _next(found: Mapping[int, Result], count: int, first: int) -> int | None:
     for place in (first, 0, count - 1):
         if place not in found:
             return place
-    best = min(found, key=lambda place: found[place])
+    best = min(found, key=lambda place: found[place].order)
     below = max((place for place in found if place < best), default=best)
     above = min((place for place in found if place > best), default=best)
     gap, place = max((best - below, (best + below) // 2), (above - best, (best + above) // 2))
@@ -108,15 +144,16 @@ def _first(batches: Sequence[Batch], most: int) -> list[Batch]:
     ]
 
 
-def _carried_out(
-    entry: Entry, rounds: Rounds, judging: Sequence[Batch]
-) -> tuple[bool, float | None]:
-    """Whether it misses the budget, and the change of the outputs; None if nothing tells that."""
+def _carried_out(entry: Entry, rounds: Rounds, judging: Sequence[Batch]) -> Result:
+    """Prune by an entry, and see whether that meets the budget and how it changes the outputs."""
     try:
         is_met = entry(rounds)
     except UsageError:
-        return True, None
+        return Result(missed=True)
     reference = Stepper(rounds.base, judging, threads=1).finish()
     found = Stepper(rounds.pruned, judging, threads=1).finish()
     both = min(len(reference), len(found))  # not all are held where values are large
-    return not is_met, output_change(reference[:both], found[:both])
+    parts = [slice(part, both, PARTS) for part in range(min(PARTS, both))]
+    errors = [output_change(reference[part], found[part]) for part in parts]
+    known = [error for error in errors if error is not None]
+    return Result(not is_met, known if len(known) == len(errors) else ())

@@ -275,7 +275,8 @@ def test_the_first_stage_goes_as_far_as_leaves_the_least_error(
 ) -> None:
     offered: list[str] = []
 
-    def second(entries: Mapping[str, object], *others: object) -> str:
+    def second(entries: Mapping[str, object], *others: object, simplest_last: bool) -> str:
+        assert not simplest_last
         offered.extend(entries)
         return offered[1]
 

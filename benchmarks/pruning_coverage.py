@@ -22,6 +22,7 @@ import numpy as np
 import onnx
 
 from onnxopt.errors import OnnxoptError
+from onnxopt.graph_protos import graph_protos
 from onnxopt.model import load
 from onnxopt.optimizer import Options, optimize
 from onnxopt.pruning.channels import ChannelGroup, Channels
@@ -115,15 +116,9 @@ def half(channels: Channels, groups: Iterable[ChannelGroup], seed: int) -> set[i
 
 def elements(proto: onnx.ModelProto) -> int:
     """Of all initializers, those of bodies among them."""
-    return sum(int(np.prod(t.dims)) for graph in graphs(proto.graph) for t in graph.initializer)
-
-
-def graphs(graph: onnx.GraphProto) -> Iterator[onnx.GraphProto]:
-    yield graph
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                yield from graphs(body)
+    return sum(
+        int(np.prod(t.dims)) for graph in graph_protos(proto.graph) for t in graph.initializer
+    )
 
 
 def _main_reasons(channels: Channels) -> Iterator[str]:

@@ -10,6 +10,7 @@ import google.protobuf.message
 import onnx
 
 from onnxopt.errors import BadModelError
+from onnxopt.graph_protos import bodies
 
 SMALLEST_EXTERNAL_BYTES = 1024
 ALIGNMENT_BYTES = 64
@@ -39,10 +40,8 @@ def _node_tensors(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.TensorProto]
             if attribute.HasField("t"):
                 yield attribute.t
             yield from attribute.tensors
-            if attribute.HasField("g"):
-                yield from _graph_tensors(attribute.g)
-            for graph in attribute.graphs:
-                yield from _graph_tensors(graph)
+        for body in bodies(node):
+            yield from _graph_tensors(body)
 
 
 def size_bytes(proto: onnx.ModelProto) -> int:

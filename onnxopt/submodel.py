@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import onnx
 
+from onnxopt.graph_protos import bodies
+
 
 def submodel(
     proto: onnx.ModelProto,
@@ -58,22 +60,18 @@ def _needed(
 def reads(node: onnx.NodeProto) -> set[str]:
     """Names that it or its bodies read, those of inner values among them."""
     found = set(node.input)
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else []
-        for body in (*bodies, *attribute.graphs):
-            for inner in body.node:
-                found |= reads(inner)
-            found.update(info.name for info in body.output)
+    for body in bodies(node):
+        for inner in body.node:
+            found |= reads(inner)
+        found.update(info.name for info in body.output)
     return found
 
 
 def free_names(node: onnx.NodeProto) -> set[str]:
     """Names from outside that it or its bodies read."""
     found = {name for name in node.input if name}
-    for attribute in node.attribute:
-        bodies = [attribute.g] if attribute.HasField("g") else []
-        for body in (*bodies, *attribute.graphs):
-            found |= _free_of_body(body)
+    for body in bodies(node):
+        found |= _free_of_body(body)
     return found
 
 

@@ -16,6 +16,7 @@ from onnxopt.graph import (
     detach,
     drop_detached,
 )
+from onnxopt.graph_protos import bodies
 from onnxopt.model import Model
 from onnxopt.pruning.cut import Cut, slice_initializers
 from onnxopt.pruning.follow import ADJUST, follow, pin_parameters
@@ -106,10 +107,8 @@ def _forget_shapes(graph: onnx.GraphProto, changed: set[str]) -> None:
     for info in graph.output:  # those of bodies: what the model itself gives is never cut
         if info.name in changed:
             info.type.tensor_type.ClearField("shape")
-    for node in graph.node:
-        for attribute in node.attribute:
-            for body in (*([attribute.g] if attribute.HasField("g") else []), *attribute.graphs):
-                _forget_shapes(body, changed)
+    for body in bodies(*graph.node):
+        _forget_shapes(body, changed)
 
 
 def labelled(

@@ -11,6 +11,7 @@ import onnx
 from onnxopt.errors import OnnxoptError
 from onnxopt.fixed_shapes import fix_shapes
 from onnxopt.graph import Array, Constant, Value
+from onnxopt.graph_protos import bodies
 from onnxopt.model import Model
 from onnxopt.runtime import Session
 from onnxopt.shapes import infer
@@ -70,7 +71,7 @@ def _inside(
     proto: onnx.ModelProto, shapes: Mapping[str, tuple[int, ...]]
 ) -> dict[str, tuple[int, ...]]:
     """Shapes inside bodies, which a run does not show: as far as they follow from the inputs."""
-    if not any(a.HasField("g") for node in proto.graph.node for a in node.attribute):
+    if next(bodies(*proto.graph.node), None) is None:
         return {}
     given = {info.name: shapes[info.name] for info in proto.graph.input if info.name in shapes}
     model = Model.from_proto(fix_shapes(proto, given))

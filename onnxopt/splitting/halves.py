@@ -8,12 +8,12 @@ from typing import TypeVar
 
 import onnx
 
+from onnxopt.graph_protos import bodies
 from onnxopt.signature import port_of
 from onnxopt.splitting.codecs import OLDEST_OPSET, Coding, codec_models, coding, info_of
 from onnxopt.splitting.manifest import Codec, Port
 from onnxopt.splitting.operators import Subject
 from onnxopt.splitting.segments import Piece, cut_into_pieces
-from onnxopt.verification.reach import bodies
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 
 import onnx
 
 from onnxopt.cost import constant_bytes
 from onnxopt.graph import Constant, Graph, Node, Value
+from onnxopt.graph_protos import bodies
 from onnxopt.verification.reach import is_random
 
 
@@ -60,8 +61,5 @@ def draws(node: Node, functions: Iterable[onnx.FunctionProto]) -> bool:
     return bool(local) and any((inner.domain, inner.op) in local for inner in inside(node))
 
 
-def _draws_inside(nodes: Iterable[onnx.NodeProto]) -> bool:
-    return any(
-        is_random(node) or any(_draws_inside(a.g.node) for a in node.attribute if a.HasField("g"))
-        for node in nodes
-    )
+def _draws_inside(nodes: Sequence[onnx.NodeProto]) -> bool:
+    return any(map(is_random, nodes)) or any(_draws_inside(body.node) for body in bodies(*nodes))

@@ -8,9 +8,9 @@ from itertools import pairwise
 
 import onnx
 
+from onnxopt.graph_protos import bodies
 from onnxopt.splitting.operators import Subject
 from onnxopt.submodel import free_names
-from onnxopt.verification.reach import bodies
 
 _NOT_COPIED = frozenset(("graph", "functions", "training_info"))
 """Fields of a model that a segment gets in part or not at all: training is of the whole model."""

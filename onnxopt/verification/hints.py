@@ -10,9 +10,10 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 
+from onnxopt.graph_protos import bodies
 from onnxopt.signature import Array, port_of
 from onnxopt.verification.element_types import attribute
-from onnxopt.verification.reach import bodies, reached
+from onnxopt.verification.reach import reached
 from onnxopt.verification.skeleton import Shapes, shapes_of
 
 _SAME_VALUES = frozenset(

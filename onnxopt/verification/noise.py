@@ -36,11 +36,12 @@ import onnx.helper
 import onnx.inliner
 
 from onnxopt.errors import OnnxoptError
+from onnxopt.graph_protos import bodies
 from onnxopt.runtime import Session
 from onnxopt.signature import FLOAT_TYPES, Array
 from onnxopt.verification.comparison import distance, leaves
 from onnxopt.verification.element_types import Types, element_types, ulp
-from onnxopt.verification.reach import bodies, reached
+from onnxopt.verification.reach import reached
 
 EXACT_OPERATORS = frozenset(
     ("Identity", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Concat", "Split")

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import onnx
+
+from onnxopt.graph_protos import bodies
 
 VALUE_BLIND = frozenset(
     ("Shape", "Size", "ConstantOfShape", "EyeLike", "SequenceLength", "OptionalHasElement")
@@ -16,13 +18,6 @@ _RANDOM = frozenset(
     ("RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike")
     + ("Multinomial", "Bernoulli")
 )
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    for item in node.attribute:
-        if item.HasField("g"):
-            yield item.g
-        yield from item.graphs
 
 
 def reached(graph: onnx.GraphProto, start: Iterable[str], *, shapes: bool = False) -> set[str]:

@@ -9,9 +9,9 @@ import onnx
 import onnx.helper
 import onnx.inliner
 
+from onnxopt.graph_protos import bodies
 from onnxopt.safe_inference import infer_shapes
 from onnxopt.signature import Dim, port_of
-from onnxopt.verification.reach import bodies
 
 LARGEST_KEPT_BYTES = 4096
 """Initializers up to this size keep their data: shapes, axes and indices are among them."""

@@ -12,6 +12,7 @@ from digits import digits, digits_samples
 from test_pruning_depth import FLOPS, QUICK, pruner
 
 from onnxopt.errors import UsageError
+from onnxopt.pruning import contest
 from onnxopt.pruning.analysis import Tell
 from onnxopt.pruning.cache import NOWHERE, Cache, Pieces
 from onnxopt.pruning.contest import (
@@ -66,21 +67,64 @@ def test_an_entry_that_misses_its_budget_loses_to_one_that_meets_it() -> None:
     assert winner({"refused": impossible, "missed": to(0.9, is_met=False)}) == "missed"
 
 
-def test_of_entries_that_cannot_be_told_apart_the_last_wins_if_that_is_the_simplest() -> None:
+def test_of_entries_that_cannot_be_told_apart_the_last_wins_if_that_is_the_simplest(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(contest, "JUDGING", 2)  # more batches
     alike = {"one": to(0.9), "other": to(0.9), "worse": to(0.5)}
     given = next(iter(alike)), begin, pruner().batches, NOWHERE, lambda stage, done: None
     assert least_error(alike, *given, simplest_last=True) == "other"
     assert least_error(alike, *given) == "one"
+    monkeypatch.setattr(contest, "FEWEST_PARTS", 99)
+    assert least_error(alike, *given, simplest_last=True) == "one"
 
 
 def test_a_difference_counts_if_it_is_larger_than_its_standard_error() -> None:
-    best = Result(False, [1.0, 2.0, 3.0, 4.0])
-    assert Result(False, [1.3, 1.9, 3.2, 3.8]).is_as_good_as(best)  # 0.05, and 0.12 uncertain
-    assert not Result(False, [1.1, 2.1, 3.2, 4.1]).is_as_good_as(best)
-    assert not Result(True, [1.0, 2.0, 3.0, 4.0]).is_as_good_as(best)
-    assert not Result(False).is_as_good_as(best)
-    assert not Result(False, [1.01]).is_as_good_as(Result(False, [1.0]))
-    assert Result(True).is_as_good_as(Result(True))
+    even = [2.0] * 8
+    best = Result(False, 2.0, even)
+
+    def other(error: float, apart: float) -> Result:
+        return Result(False, error, [error + apart * (-1) ** part for part in range(8)])
+
+    assert other(2.02, 0.01).is_as_good_as(best)  # standard error 0.026
+    assert not other(2.03, 0.01).is_as_good_as(best)
+    assert not Result(True, 2.0, even).is_as_good_as(best)
+    assert not Result(False).is_as_good_as(best) and not Result(False).is_as_good_as(Result(False))
+    assert not Result(False, 2.0, [2.0] * 3).is_as_good_as(Result(False, 2.0, [2.0] * 3))
+
+
+def test_the_standard_error_is_that_of_the_mean_of_all_samples() -> None:
+    """For means the jackknife is the usual formula."""
+    rng = np.random.default_rng(0)
+    worse = rng.normal(1, 3, 8)
+    usual = float(np.std(worse, ddof=1) / np.sqrt(8))
+    best = Result(False, 5.0, [5.0] * 8)
+    for share, is_alike in ((0.99, True), (1.01, False)):
+        moved = worse - worse.mean() + share * usual
+        without = [5.0 + (moved.sum() - each) / 7 for each in moved]
+        assert Result(False, 5.0 + share * usual, without).is_as_good_as(best) == is_alike
+
+
+def test_errors_are_shares_of_what_all_samples_vary_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part whose outputs are all but even would otherwise decide alone."""
+    reference = [{"y": np.full((1, 1), value, np.float32)} for value in (0, 0, 0, 0, 100, 0, 0, 0)]
+
+    class Outputs:
+        def __init__(self, off: Sequence[float], *given: object, **named: object) -> None:
+            self.off = off
+
+        def finish(self) -> list[Batch]:
+            return [{"y": b["y"] + o} for b, o in zip(reference, self.off, strict=True)]
+
+    def error_of(off: Sequence[float]) -> float:
+        done = begin(pruner().batches, lambda stage, done: None)
+        done.base, done.pruned = [0.0] * 8, off  # type: ignore[assignment]
+        found = contest._carried_out(lambda rounds: True, done, pruner().batches)
+        assert found.error is not None and len(found.without) == 8
+        return found.error
+
+    monkeypatch.setattr(contest, "Stepper", Outputs)
+    assert error_of([1.0] * 8) < error_of([0.5] * 4 + [9.0] + [0.5] * 3)
 
 
 def test_one_entry_wins_without_being_carried_out() -> None:
@@ -112,7 +156,7 @@ def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, se
     found: dict[int, Result] = {}
     while (place := _next(found, count, first)) is not None:
         assert place not in found
-        found[place] = Result(False, [abs(place - best)])
+        found[place] = Result(False, abs(place - best))
     assert len(found) <= MOST_TRIED and {first, 0, count - 1} <= set(found)
     assert min(result.order[1] for result in found.values()) <= (0 if count <= 7 else 1)
 

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from itertools import accumulate
-from statistics import fmean, stdev
+from statistics import pvariance
 from typing import TypeAlias
 
 from onnxopt.errors import UsageError
@@ -32,9 +32,10 @@ MOST_JUDGED = 1024
 JUDGING = 4
 """One of so many batches at least only judges."""
 
-PARTS = 8
-"""Into so many parts the samples that judge are divided: how their errors differ tells how sure
-the difference of two entries is."""
+PARTS, FEWEST_PARTS = 8, 4
+"""Into so many parts of whole batches those that judge are divided: how the errors without each
+differ tells how sure the difference of two entries is (jackknife). Fewer than the least tell
+nothing."""
 
 Entry: TypeAlias = Callable[[Rounds], bool]
 """Prunes the model of these rounds to its end; says whether that met the budget."""
@@ -46,25 +47,27 @@ class Result:
 
     Attributes:
         missed: its budget.
-        errors: that it leaves, for each part of the samples that judge; none where nothing tells.
+        error: that it leaves on the samples that judge; None where nothing tells.
+        without: the same without each part of these samples.
     """
 
     missed: bool
-    errors: Sequence[float] = ()
+    error: float | None = None
+    without: Sequence[float] = ()
 
     @property
     def order(self) -> tuple[bool, float]:
         """Less is better."""
-        return self.missed, fmean(self.errors) if self.errors else math.inf
+        return self.missed, math.inf if self.error is None else self.error
 
     def is_as_good_as(self, best: Result) -> bool:
-        """Whether it is within one standard error of the best (paired, part by part)."""
-        if self.missed != best.missed or len(self.errors) != len(best.errors):
+        """Whether it is known to be within one standard error of the best (paired, jackknife)."""
+        if self.missed != best.missed or self.error is None or best.error is None:
             return False
-        worse = [a - b for a, b in zip(self.errors, best.errors, strict=True)]
-        if len(worse) < 2:
-            return self.order == best.order
-        return fmean(worse) <= stdev(worse) / math.sqrt(len(worse))
+        if min(len(self.without), len(best.without)) < FEWEST_PARTS:
+            return False
+        worse = [a - b for a, b in zip(self.without, best.without, strict=True)]
+        return self.error - best.error <= math.sqrt((len(worse) - 1) * pvariance(worse))
 
 
 def least_error(
@@ -153,7 +156,11 @@ def _carried_out(entry: Entry, rounds: Rounds, judging: Sequence[Batch]) -> Resu
     reference = Stepper(rounds.base, judging, threads=1).finish()
     found = Stepper(rounds.pruned, judging, threads=1).finish()
     both = min(len(reference), len(found))  # not all are held where values are large
-    parts = [slice(part, both, PARTS) for part in range(min(PARTS, both))]
-    errors = [output_change(reference[part], found[part]) for part in parts]
-    known = [error for error in errors if error is not None]
-    return Result(not is_met, known if len(known) == len(errors) else ())
+    parts = range(min(PARTS, both)) if both >= FEWEST_PARTS else ()
+    rests = [[i for i in range(both) if i % len(parts) != part] for part in parts]
+    error, *without = [
+        output_change([reference[i] for i in some], [found[i] for i in some])
+        for some in (range(both), *rests)
+    ]
+    known = [each for each in without if each is not None]
+    return Result(not is_met, error, known if len(known) == len(without) else ())

@@ -248,7 +248,7 @@ def _on_all(task: Task, fit: _Fit) -> Array:
     return W if np.isfinite(W).all() else fit.W
 
 
-def on_all(task: Task, old: Array, strength: float) -> Array:
+def by_all_samples(task: Task, old: Array, strength: float) -> Array:
     """Ridge regression by all samples, also by those that judge.
 
     Returns:
@@ -305,12 +305,8 @@ def _solved(moments: Moments, old: Array, has_bias: bool, strength: float) -> Ar
     return np.concatenate([free, np.zeros((1, free.shape[1]))])
 
 
-def error(task: Task, W: Array, *, held_out: bool = True) -> float:
-    """Squared error behind the Relu, as a share of the variance.
-
-    Args:
-        held_out: on the batches that judge; else on those that do not.
-    """
+def error(task: Task, W: Array) -> float:
+    """On the batches that judge: squared error behind the Relu, as a share of the variance."""
     if task.layer.quantized:  # what is stored is not quite W
         W = task.layer.matrix({**task.weights, **task.layer.stored(W, task.weights)})
     if task.judge is not None:
@@ -324,7 +320,7 @@ def error(task: Task, W: Array, *, held_out: bool = True) -> float:
         lost, square = (float(np.square(a, dtype=np.float64).sum()) for a in (now - t, t))
         return lost, square, float(t.sum(dtype=np.float64)), t.size
 
-    judging = in_order(judged, task.fold(held_out=held_out), task.workers)
+    judging = in_order(judged, task.fold(held_out=True), task.workers)
     total, squares, sums, count = map(sum, zip(*judging, strict=True))
     spread = squares - sums * sums / max(count, 1)
     return total / spread if spread > 0 else total

@@ -24,7 +24,7 @@ from onnxopt.pruning.refit import (
     Looked,
     Refit,
     Task,
-    on_all,
+    by_all_samples,
     refit,
     result,
     solved,
@@ -107,7 +107,7 @@ def in_turns(
         done = replace(again, before=done.before, kept=again.after < done.before)
         one, two, task, strength = tried, fitted, moved, chosen
         best = Turns(one, two, done)
-    if best is None or judging == train:
+    if best is None or not last or judging == train:
         return best
     known = known.merge(_moments(task, looked, one.shape, judging))
     for _ in range(last):
@@ -115,7 +115,7 @@ def in_turns(
         if not np.isfinite(one).all():
             break
         task = _moved(task, first, inputs, one)
-        two = on_all(task, two, strength)
+        two = by_all_samples(task, two, strength)
         if not np.isfinite(two).all():
             break
         best = replace(best, first=one, second=two)

@@ -133,8 +133,6 @@ class LayerLatency:
             share: what is left of the axis.
         """
         kernel = self._between[node]
-        if share == 1:
-            return kernel.us
         rank = len(dims_of(kernel.outputs[0]))
         inputs = tuple(_cut(text, axis, rank, share) for text in kernel.inputs)
         outputs = tuple(_cut(text, axis, rank, share) for text in kernel.outputs)

@@ -30,6 +30,7 @@ FEWEST_SCALED = 5
 CONVOLUTIONS = ("Conv", "FusedConv")
 PRODUCTS = ("Gemm", "FusedGemm", "MatMul")
 MEASURED = (*CONVOLUTIONS, "ConvTranspose", *PRODUCTS)
+"""Operators that profiles measure at several widths."""
 
 
 @dataclass(frozen=True)

@@ -9,16 +9,11 @@ import onnx
 
 from onnxopt.errors import UsageError
 from onnxopt.graph import Node
+from onnxopt.layer_shapes import MEASURED
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import AxisSizes
 from onnxopt.pruning.tables import LayerTerm, TableCost
 from onnxopt.pruning.tracker import Role
-
-LAYERS = (
-    *("Conv", "ConvTranspose", "Gemm", "MatMul"),
-    *("FusedConv", "FusedGemm", "FusedMatMul"),
-)
-"""Operators that profiles measure at several widths."""
 
 
 class Layers(Protocol):
@@ -66,7 +61,7 @@ def has_timed_widths(proto: onnx.ModelProto) -> bool:
     """Whether a profile could know a layer of this model at several widths: one of float32."""
     stored = {t.name for t in proto.graph.initializer if t.data_type == onnx.TensorProto.FLOAT}
     return any(
-        node.op_type in LAYERS and len(node.input) > 1 and node.input[1] in stored
+        node.op_type in MEASURED and len(node.input) > 1 and node.input[1] in stored
         for node in proto.graph.node
     )
 
@@ -131,7 +126,7 @@ def _milliseconds(layers: Layers, name: str) -> Callable[[int, int], float]:
 def _named(channels: Channels, names: Mapping[str, str]) -> Iterator[tuple[Node, str]]:
     """The nodes of the main graph that could be layers, with their names in the profile."""
     for node in channels.model.graph.nodes:
-        if node.op in LAYERS and node.outputs[0].name in names:
+        if node.op in MEASURED and node.outputs[0].name in names:
             yield node, names[node.outputs[0].name]
 
 

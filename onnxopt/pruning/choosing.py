@@ -182,6 +182,7 @@ def require_possible(
     cost: CostByWidths | None = None,
     fixed: float | None = None,
     gone: str = "",
+    less: float | None = None,
 ) -> None:
     """Raise UsageError if all groups at their smallest widths cost too much; say what stops it.
 
@@ -189,6 +190,7 @@ def require_possible(
         target, whole: what the model may cost, and what the original costs.
         cost, fixed: of what is left where residual blocks go too: by widths, and beside that.
         gone: these blocks, in words.
+        less: from `unforeseen`, if that is known.
     """
     if cost is None or fixed is None:
         cost = meter.by_widths(analysis.channels, analysis.groups)
@@ -200,7 +202,7 @@ def require_possible(
     widths = problem.answer(problem.cheapest)
     remaining = fixed + cost.total(widths)
     if remaining > target:
-        remaining -= unforeseen(analysis, meter, options)
+        remaining -= unforeseen(analysis, meter, options) if less is None else less
     if remaining <= target:
         return
     is_least = widths == tuple(curve.widths[0] for curve in curves)

@@ -71,15 +71,15 @@ def chosen(
         if not found[0].value.excess:
             return found
     if more := unforeseen(analysis, meter, options):
-        found = on(finest, target + more)
-        if not found[0].value.excess:
-            return found
+        relaxed = on(finest, target + more)
+        if not relaxed[0].value.excess:
+            return relaxed
     ways_out = found[0].ways
     savings = Savings(analysis.channels, meter)
     gone = f" and without {len(ways_out)} of {len(ways)} residual blocks" if ways else ""
     require_possible(
         analysis, meter, target, options, savings.whole,
-        cost=savings.left(ways_out), fixed=savings.constant(ways_out), gone=gone,
+        cost=savings.left(ways_out), fixed=savings.constant(ways_out), gone=gone, less=more,
     )  # fmt: skip
     return found
 

@@ -148,14 +148,13 @@ def test_a_pruned_version_is_chosen_where_it_is_better_and_loses_no_more_than_it
         assert run([*export, "--no-verify", "--quiet"]) == 0
 
 
-def test_a_metric_of_ones_own_judges_pruned_versions_and_a_cache_keeps_their_pieces(
+def test_the_metric_that_is_asked_for_judges_pruned_versions_and_a_cache_keeps_their_pieces(
     profile: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     with np.load(MODELS / "digits_resnet_calibration.npz") as archive:
         np.savez(tmp_path / "samples.npz", **{n: archive[n][:64] for n in archive.files})
-    with np.load(
-        MODELS / "digits_resnet_test.npz"
-    ) as archive:  # the first guess is wrong, others need not be
+    with np.load(MODELS / "digits_resnet_test.npz") as archive:
+        # the first guess is wrong, others need not be
         labels = (archive["labels"] + 1) % 10
         np.savez(tmp_path / "test.npz", image=archive["image"][:40], labels=labels[:40])
     command = ["split", "plan", DIGITS, "--device", profile, "--bandwidth", "1Mbit"]

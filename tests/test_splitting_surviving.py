@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 from typing import Any
 
@@ -12,6 +13,7 @@ import pytest
 from onnxopt.graph_protos import operators
 from onnxopt.profiling import memory
 from onnxopt.profiling.sessions import MeasureError
+from onnxopt.splitting import surviving
 from onnxopt.splitting.surviving import check_survives
 
 INSIDE = """
@@ -31,10 +33,9 @@ INSIDE = """
 """
 QUANTIZED = """
     <ir_version: 8, opset_import: ["" : 13]>
-    g (float[2] file, string[1] text) => (uint8[2] y, string[1] z) {
+    g (float[2] file) => (uint8[2] y) {
         s = Constant<value = float {0.1}>()
         y = QuantizeLinear(file, s)
-        z = Identity(text)
     }
 """
 FEEDS = {"file": np.ones(2, np.float32)}
@@ -58,9 +59,29 @@ def test_a_quantized_model_is_run_elsewhere_even_if_only_a_body_is_quantized(
         check_survives(judge.model(INSIDE), feeds, threads=1)
 
 
-def test_inputs_of_any_name_are_handed_over_and_strings_are_not_run() -> None:
-    proto = judge.model(QUANTIZED)
-    check_survives(proto, [{**FEEDS, "text": np.array(["a"], object)}, FEEDS], threads=1)
+def test_inputs_of_any_name_are_handed_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    codes: list[int] = []
+
+    def seen(*given: Any, **named: Any) -> Any:
+        ended = memory.run_elsewhere(*given, **named)
+        codes.append(ended.returncode)
+        return ended
+
+    monkeypatch.setattr(surviving, "run_elsewhere", seen)
+    check_survives(judge.model(QUANTIZED), [FEEDS], threads=1)
+    assert codes == [0]
+
+
+def test_strings_are_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(surviving, "run_elsewhere", lambda *given, **named: pytest.fail("it ran"))
+    feeds = [{**FEEDS, "text": np.array(["a"], object)}]
+    check_survives(judge.model(QUANTIZED), feeds, threads=1)
+
+
+def test_a_process_that_was_killed_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(subprocess, "run", ended(-signal.SIGKILL))
+    with pytest.raises(MeasureError, match="was killed"):
+        check_survives(judge.model(QUANTIZED), [FEEDS], threads=1)
 
 
 def test_a_process_that_is_not_done_in_time_is_no_proof(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -86,10 +86,9 @@ class Proof:
         ]
         if not beyond:
             return ""
-        because = f": {self.diagnosis}" if self.diagnosis else ""
         return (
             "the parts differ from the whole, relative to the largest element of an output, "
-            f"{' and '.join(beyond)}{because}"
+            f"{' and '.join(beyond)}: {self.diagnosis}"
         )
 
     @property
@@ -126,8 +125,8 @@ class Proof:
             )
         if self.explained == "rounding":
             found.append("rounding alone moves the whole model as much")
-        elif self.itself is not None and not self.explained and not self.plain:
-            found.append("neither that nor rounding explains it: please report it")
+        elif not self.explained and not self.plain:
+            found.append("neither the optimizations nor rounding explain it: please report it")
         return "; ".join(found)
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -34,7 +35,8 @@ def check_survives(
         feeds: those that hold anything but arrays of numbers are left out.
 
     Raises:
-        MeasureError: ONNX Runtime crashes, or it cannot be found out.
+        MeasureError: ONNX Runtime crashes, or it cannot be found out. What is a mere error there
+            will be one here too, where the model is run next.
     """
     if not any(part in op for op in operators(proto) for part in QUANTIZED):
         return
@@ -49,10 +51,16 @@ def check_survives(
         for arrays in sizes.values():
             write_feeds(file, arrays)
             try:
-                run_elsewhere(model, file, threads=threads, provider=CPU, runs=1)
+                ended = run_elsewhere(model, file, threads=threads, provider=CPU, runs=1)
             except (OSError, subprocess.TimeoutExpired) as error:
                 raise MeasureError(
                     "whether ONNX Runtime crashes on this quantized model cannot be found out: "
                     f"a process of its own is not done ({type(error).__name__})",
                     "try again when the machine is less busy",
                 ) from error
+            if ended.returncode < 0:
+                raise MeasureError(
+                    "whether ONNX Runtime crashes on this quantized model cannot be found out: a "
+                    f"process of its own was killed ({signal.Signals(-ended.returncode).name})",
+                    "see that there is memory for the model twice",
+                )

@@ -154,8 +154,14 @@ def test_what_a_codec_loses_is_part_of_what_is_judged(model: Path, samples: Path
 
 
 def test_the_part_before_the_chosen_cut_is_pruned_and_planned_too(
-    model: Path, samples: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    model: Path,
+    samples: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    # what crosses gets narrower on any machine: microseconds of its kernels decide nothing
+    monkeypatch.setattr("onnxopt.splitting.pruned_worth.channel_block", lambda: 2)
     subject = read_subject(onnx.load(model))
     cuts = enumerate_cuts(subject.dag)
     asked = Asked(seconds=0.01)
@@ -163,16 +169,16 @@ def test_the_part_before_the_chosen_cut_is_pruned_and_planned_too(
     profile, plan, pruned = (tmp_path / name for name in ("p.json", "plan.json", "pruned.onnx"))
     write_json(replace(found, model=read_source(model, onnx.load(model)).digest), profile)
     command = ["split", "plan", str(model), "--device", str(profile), "--bandwidth", "10kbit"]
-    command += ["--max-device-weights", "10kB", "--calibration", str(samples), "--prune", "0.5"]
+    command += ["--max-device-weights", "10kB", "--calibration", str(samples), "--prune", "0.2"]
     command += ["--min-agreement", "20%", "--pruned-model", str(pruned), "-o", str(plan)]
     assert run(command) == 0
     made = read_plan(plan)
     names = [entry.name for entry in made.variants]
-    assert names[:2] == ["the original", "50% of the FLOPs"]
-    assert any(name.startswith("50% of the FLOPs before ") for name in names[2:])
+    assert names[:2] == ["the original", "20% of the FLOPs"]
+    assert any(name.startswith("20% of the FLOPs before ") for name in names[2:])
     first = made.variants[0].latency_s
     chosen = made.cuts[made.chosen]
-    assert first is not None and chosen.latency_s < first
+    assert first is not None and chosen.latency_s < 0.95 * first
     assert chosen.operators and chosen.point.is_remote
     session = Session(onnx.load(pruned))
     assert session.run({"x": np.zeros((2, 1, 16, 16), np.float32)})["y"].shape == (2, 4)

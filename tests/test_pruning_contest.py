@@ -14,10 +14,12 @@ from test_pruning_depth import FLOPS, QUICK, pruner
 from onnxopt.errors import UsageError
 from onnxopt.pruning import contest
 from onnxopt.pruning.analysis import Tell
+from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import NOWHERE, Cache, Pieces
 from onnxopt.pruning.contest import (
     JUDGING,
     MOST_TRIED,
+    Contest,
     Entry,
     Result,
     _next,
@@ -27,6 +29,7 @@ from onnxopt.pruning.contest import (
 from onnxopt.pruning.depth import LIKELY, choose_blocks
 from onnxopt.pruning.dropping import chosen
 from onnxopt.pruning.prune import Pruner
+from onnxopt.pruning.remarks import of_contest
 from onnxopt.pruning.rounds import Rounds
 from onnxopt.pruning.samples import Batch
 
@@ -51,9 +54,8 @@ def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
 
 
 def winner(entries: dict[str, Entry], saved: Pieces = NOWHERE) -> str:
-    return least_error(
-        entries, next(iter(entries)), begin, pruner().batches, saved, lambda stage, done: None
-    )
+    given = begin, pruner().batches, saved, lambda stage, done: None
+    return least_error(entries, next(iter(entries)), *given).winner
 
 
 def test_the_entry_that_leaves_the_least_error_wins_wherever_it_stands() -> None:
@@ -73,10 +75,10 @@ def test_of_entries_that_cannot_be_told_apart_the_last_wins_if_that_is_the_simpl
     monkeypatch.setattr(contest, "JUDGING", 2)  # more batches
     alike = {"one": to(0.9), "other": to(0.9), "worse": to(0.5)}
     given = next(iter(alike)), begin, pruner().batches, NOWHERE, lambda stage, done: None
-    assert least_error(alike, *given, simplest_last=True) == "other"
-    assert least_error(alike, *given) == "one"
+    assert least_error(alike, *given, simplest_last=True).winner == "other"
+    assert least_error(alike, *given).winner == "one"
     monkeypatch.setattr(contest, "FEWEST_PARTS", 99)
-    assert least_error(alike, *given, simplest_last=True) == "one"
+    assert least_error(alike, *given, simplest_last=True).winner == "one"
 
 
 def test_a_difference_counts_if_it_is_larger_than_its_standard_error() -> None:
@@ -161,6 +163,21 @@ def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, se
     assert min(result.order[1] for result in found.values()) <= (0 if count <= 7 else 1)
 
 
+def test_what_was_tried_is_told_with_its_errors_and_which_one_is_taken() -> None:
+    results = {"a": Result(True, 0.1), "b": Result(False, 0.0123456), "c": Result(False)}
+    (note,) = of_contest(Contest("b", results))
+    assert note.startswith("3 ways were carried out with some of the samples")
+    assert note.endswith("a over the budget, b 0.0123 (taken), c nothing tells")
+    assert not [*of_contest(Contest("alone", {}))] and not [*of_contest(None)]
+
+
+def test_the_notes_of_a_pruned_model_tell_of_the_sets_of_blocks_that_were_tried() -> None:
+    found = doubtful(0.1).at(Budget("flops", 0.3))
+    (note,) = [note for note in found.notes if "were carried out" in note]
+    (depth,) = [done.depth for done in found.rounds if done.depth is not None]
+    assert f"without {len(depth.gone)} residual block" in note.partition(" (taken)")[0]
+
+
 def doubtful(scale: float) -> Pruner:
     """Blocks of which too little harm is expected, so that several sets are as likely."""
     found = Pruner(digits(), digits_samples(64), QUICK, workers=1)
@@ -190,6 +207,6 @@ def test_which_set_wins_does_not_depend_on_which_was_expected_to(
     target = 0.3 * meter.of(found.base)
     first = found.approach.blocks(meter, target)
     sets = chosen(found.analysis, found.approach.ways, meter, target, QUICK, found.tell)
-    assert len(sets) > 1 and first.key != sets[0].key
+    assert len(sets) > 1 and set(first.ways) != set(sets[0].ways)
     monkeypatch.setattr("onnxopt.pruning.approach.chosen", lambda *given: chosen(*given)[::-1])
-    assert found.approach.blocks(meter, target).key == first.key
+    assert found.approach.blocks(meter, target).ways == first.ways

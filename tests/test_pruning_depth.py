@@ -23,6 +23,7 @@ from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.channels import Channels
+from onnxopt.pruning.contest import Contest
 from onnxopt.pruning.curves import Curve, Problem
 from onnxopt.pruning.depth import Search, choose_blocks
 from onnxopt.pruning.gap import prove_gap, standins
@@ -275,10 +276,10 @@ def test_the_first_stage_goes_as_far_as_leaves_the_least_error(
 ) -> None:
     offered: list[str] = []
 
-    def second(entries: Mapping[str, object], *others: object, simplest_last: bool) -> str:
+    def second(entries: Mapping[str, object], *others: object, simplest_last: bool) -> Contest:
         assert not simplest_last
         offered.extend(entries)
-        return offered[1]
+        return Contest(offered[1], {})
 
     monkeypatch.setattr(approach, "least_error", second)
     found = pruner(replace(QUICK, strategy="slr")).at(Budget("flops", 0.4))

@@ -6,14 +6,14 @@ What is not known beforehand is tried with some of the samples (`contest.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
 from onnxopt.pruning.analysis import Analysis, Tell
 from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.blocks import Block
 from onnxopt.pruning.cache import NO_CACHE
-from onnxopt.pruning.contest import Entry, least_error
+from onnxopt.pruning.contest import Contest, Entry, least_error
 from onnxopt.pruning.depth import Chosen
 from onnxopt.pruning.dropping import both_stages, chosen, tried
 from onnxopt.pruning.meters import Meter
@@ -37,6 +37,15 @@ def halfway(rounds: Rounds, meter: Meter, start: float, target: float) -> None:
         rounds.choose_and_cut(meter, (start * target) ** 0.5)
 
 
+@dataclass(frozen=True)
+class Picked:
+    """Residual blocks to do without, and what was tried to find them."""
+
+    ways: Sequence[Way]
+    widths: tuple[int, ...]
+    contest: Contest
+
+
 class Approach:
     """The steps of one model, for whatever budget.
 
@@ -52,7 +61,7 @@ class Approach:
         """How to do without each residual block of the model as it is, and what is lost by it."""
         return tried(replace(self.start))
 
-    def blocks(self, meter: Meter, target: float) -> Chosen:
+    def blocks(self, meter: Meter, target: float) -> Picked:
         """The blocks to do without: of the likeliest sets the one that leaves the least error.
 
         Of sets that cannot be told apart the one without most blocks: their time is saved on any
@@ -71,11 +80,13 @@ class Approach:
 
             return carry_out
 
-        named = {f"without {len(each.ways)} residual blocks": each for each in ordered}
+        named = {_name(len(each.ways)): each for each in ordered}
         entries = {name: entry(each) for name, each in named.items()}
         first = list(entries)[ordered.index(found[0])]
         key = [each.key for each in found]
-        return named[self._best(entries, first, meter, target, key, simplest_last=True)]
+        contest = self._best(entries, first, meter, target, key, simplest_last=True)
+        taken = named[contest.winner]
+        return Picked(taken.ways, taken.value.widths, contest)
 
     def drop(self, rounds: Rounds, meter: Meter, gone: Sequence[Way]) -> None:
         """Take these blocks out."""
@@ -86,10 +97,12 @@ class Approach:
         """All blocks that could go, and which of them do."""
         return block_choices(Savings(self._analysis.channels, meter), self.ways, gone)
 
-    def two_stages(self, rounds: Rounds, meter: Meter, start: float, target: float) -> None:
+    def two_stages(
+        self, rounds: Rounds, meter: Meter, start: float, target: float
+    ) -> Contest | None:
         """Both stages of `slr`; where no block can go a round for channels is all there is."""
         if start <= target or not rounds.blocks():
-            return
+            return None
         aim = max(target, self.reach(meter)())
         firsts = {
             f"{share:.0%} of the way by channels": first_target(start, aim, share)
@@ -106,7 +119,8 @@ class Approach:
 
         entries = {name: entry(first) for name, first in firsts.items()}
         best = self._best(entries, next(iter(entries)), meter, target, [*firsts.values()])
-        both_stages(rounds, meter, firsts[best], target)
+        both_stages(rounds, meter, firsts[best.winner], target)
+        return best
 
     def reach(self, meter: Meter) -> Reach:
         """How far channels go."""
@@ -125,7 +139,7 @@ class Approach:
         key: object,
         *,
         simplest_last: bool = False,
-    ) -> str:
+    ) -> Contest:
         start = self.start
 
         def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
@@ -135,6 +149,10 @@ class Approach:
         saved = start.cache.pieces("contest", start.base, *known)
         given = entries, first, begin, start.batches, saved, start.tell
         return least_error(*given, simplest_last=simplest_last)
+
+
+def _name(count: int) -> str:
+    return f"without {count} residual block{'' if count == 1 else 's'}"
 
 
 def _is_met(rounds: Rounds, meter: Meter, target: float) -> bool:

@@ -70,6 +70,14 @@ class Result:
         return self.error - best.error <= math.sqrt((len(worse) - 1) * pvariance(worse))
 
 
+@dataclass(frozen=True)
+class Contest:
+    """What came of entries, by name, where several were carried out, and which one is taken."""
+
+    winner: str
+    results: Mapping[str, Result]
+
+
 def least_error(
     entries: Mapping[str, Entry],
     first: str,
@@ -79,8 +87,8 @@ def least_error(
     tell: Tell,
     *,
     simplest_last: bool = False,
-) -> str:
-    """The name of the entry that leaves the least error of those that meet the budget.
+) -> Contest:
+    """The entry that leaves the least error of those that meet the budget wins.
 
     If the last ones are the simplest, the last that cannot be told from it (the one-standard-error
     rule of Breiman et al., Classification and Regression Trees, 1984, section 3.4.3).
@@ -98,7 +106,7 @@ def least_error(
     """
     names = list(entries)
     if len(names) == 1:
-        return first
+        return Contest(first, {})
     fitted, judging = apart(batches)
     found: dict[int, Result] = {}
     while (place := _next(found, len(names), names.index(first))) is not None:
@@ -113,7 +121,8 @@ def least_error(
         found[place] = Result(**piece)
     best = min(found, key=lambda place: found[place].order)
     alike = [place for place in found if found[place].is_as_good_as(found[best])]
-    return names[max([best, *alike]) if simplest_last else best]
+    winner = max([best, *alike]) if simplest_last else best
+    return Contest(names[winner], {names[place]: found[place] for place in sorted(found)})
 
 
 def _next(found: Mapping[int, Result], count: int, first: int) -> int | None:

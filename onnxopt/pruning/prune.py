@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,15 +22,15 @@ from onnxopt.pruning.analysis import (
     nothing_to_cut,
     reference_cost,
 )
-from onnxopt.pruning.approach import Approach, halfway
+from onnxopt.pruning.approach import Approach, Picked, halfway
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
-from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
 from onnxopt.pruning.choosing import Choice, choose, require_possible
 from onnxopt.pruning.confirming import CONFIRMED, Confirming
+from onnxopt.pruning.contest import Contest
 from onnxopt.pruning.costs import UNITS, Mode, measured
 from onnxopt.pruning.dropping import may_go_with_channels
 from onnxopt.pruning.meters import Meter, Static
@@ -41,6 +41,7 @@ from onnxopt.pruning.remarks import (
     PREDICTED,
     after_pruning,
     before_pruning,
+    of_contest,
     of_latency,
     of_open_sizes,
 )
@@ -202,27 +203,28 @@ class Pruner:
         start = self._cost(self.base, budget.mode)
         rounds = self._rounds(self.analysis)
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
-        gone: Sequence[Way] = ()
+        picked: Picked | None = None
+        contest: Contest | None = None
         if self.options.strategy == "slr":
-            self.approach.two_stages(rounds, meter, start, target)
+            contest = self.approach.two_stages(rounds, meter, start, target)
         elif self._may_drop(budget.mode):
-            gone = self.approach.blocks(meter, target).ways
-            self.approach.drop(rounds, meter, gone)
+            picked = self.approach.blocks(meter, target)
+            self.approach.drop(rounds, meter, picked.ways)
             start = meter.of(rounds.pruned)
         halfway(rounds, meter, start, target)
         chosen = rounds.choose(meter, target, confirming)
-        if confirming is not None and not rounds.done and self._may_drop(budget.mode):
+        if confirming is not None and not rounds.done and picked is not None:
             for _ in range(MOST_RECONSIDERED):
-                again = self._reconsidered(budget, meter, gone, confirming)
+                again = self._reconsidered(budget, meter, picked, confirming)
                 if again is None:
                     break
-                gone, rounds, chosen, confirming = again
+                picked, rounds, chosen, confirming = again
         rounds.cut(meter, *chosen)
-        return self._finished(rounds, budget, confirming)
+        return self._finished(rounds, budget, confirming, picked.contest if picked else contest)
 
     def _reconsidered(
-        self, budget: Budget, meter: Meter, gone: Sequence[Way], confirming: Confirming
-    ) -> tuple[Sequence[Way], Rounds, tuple[Analysis, Choice], Confirming] | None:
+        self, budget: Budget, meter: Meter, picked: Picked, confirming: Confirming
+    ) -> tuple[Picked, Rounds, tuple[Analysis, Choice], Confirming] | None:
         """Other blocks, if others are best for the budget as it was corrected by measuring.
 
         None if they are the same, or lead further from the budget.
@@ -231,11 +233,11 @@ class Pruner:
         if abs(aim / confirming.budget - 1) <= WORTH_RECONSIDERING:
             return None
         try:
-            others = self.approach.blocks(meter, aim).ways
-            if set(others) == set(gone):
+            others = self.approach.blocks(meter, aim)
+            if set(others.ways) == set(picked.ways):
                 return None
             rounds = self._rounds(self.analysis)
-            self.approach.drop(rounds, meter, others)
+            self.approach.drop(rounds, meter, others.ways)
             again = self.timed.confirming(budget, aim)
             chosen = rounds.choose(meter, aim, again)
         except UsageError:  # the first choice is within the budget as far as it goes
@@ -287,7 +289,7 @@ class Pruner:
         if self._may_drop(mode):
             found = None if target is None else self.approach.blocks(meter, target)
             blocks = self.approach.choices(meter, found.ways if found else ())
-            widths = found.value.widths if found else ()
+            widths = found.widths if found else ()
         elif target is not None:
             if self.options.strategy == "slr":
                 target = first_target(
@@ -348,7 +350,11 @@ class Pruner:
         )  # fmt: skip
 
     def _finished(
-        self, rounds: Rounds, budget: Budget, confirming: Confirming | None = None
+        self,
+        rounds: Rounds,
+        budget: Budget,
+        confirming: Confirming | None = None,
+        contest: Contest | None = None,
     ) -> Pruned:
         rewritten = optimize(without_zero_biases(rounds.pruned), self.rewriting, progress=self.tell)
         cost = cost_of(rewritten.model)
@@ -363,6 +369,7 @@ class Pruner:
         elif confirming is not None:  # what a plan says is repeated as it is
             latency = confirming.outcome(rewritten.model)
             notes += (*self.timed.notes(), *of_latency(latency))
+        notes += of_contest(contest)
         notes += after_pruning(rounds.done, self.options, off, has_samples=self.has_samples)
         return Pruned(
             model=rewritten.model,

@@ -7,6 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from onnxopt.cost import Cost
 from onnxopt.optimizer import Optimized
 from onnxopt.pruning.confirming import SAME_WIDTHS
+from onnxopt.pruning.contest import Contest
 from onnxopt.pruning.costs import Mode
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.results import TIME_TOLERATED, TOLERATED, Latency, Round
@@ -110,6 +111,21 @@ def after_pruning(
             why = f"widths that are multiples of {grid}"
         more = "more" if off > 0 else "less"
         yield f"the result costs {abs(off):.1%} {more} than asked for: {why} allow no closer"
+
+
+def of_contest(contest: Contest | None) -> Iterator[str]:
+    """What was tried, with the error of each in variances of the outputs."""
+    if contest is None or not contest.results:
+        return
+    told = []
+    for name, result in contest.results.items():
+        error = "nothing tells" if result.error is None else f"{result.error:.3g}"
+        error = "over the budget" if result.missed else error
+        told.append(f"{name} {error}{' (taken)' if name == contest.winner else ''}")
+    yield (
+        f"{len(told)} ways were carried out with some of the samples and judged by others, by the "
+        f"error of the outputs as a share of their variance: {', '.join(told)}"
+    )
 
 
 def of_latency(latency: Latency) -> Iterator[str]:

@@ -20,7 +20,7 @@ from onnxopt.pruning.compensate import compensate, following
 from onnxopt.pruning.layers import Layer, find_layers
 from onnxopt.pruning.linear_map import LinearMap
 from onnxopt.pruning.pairs import find_pairs
-from onnxopt.pruning.refit import Refit
+from onnxopt.pruning.refit import Looked, Refit, Task, by_all_samples
 from onnxopt.pruning.turns import wanted_between
 from onnxopt.runtime import Session
 
@@ -227,3 +227,47 @@ def test_a_first_layer_that_is_too_wide_to_be_solved_is_left_out_of_turns(
     monkeypatch.setattr("onnxopt.pruning.turns.WIDEST_SOLVED", 5)
     together, _ = halved(proto, batches, 1, in_turns=True)
     assert together.SerializeToString() == alone.SerializeToString()
+
+
+def test_in_every_turn_the_moments_are_of_the_rows_that_have_targets(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Targets of more rows than the moments know would make each change too large."""
+    proto = weighted(*PLAIN)
+    batches = [judge.drawn(proto, seed, 32) for seed in range(10)]
+    fitted, seen = turns._fitted, set()
+
+    def told(known: Any, task: Any, looked: Any, targets: Callable[[int], Array], on: Any) -> Array:
+        seen.add((known.count, sum(len(looked.x(number)) for number in on)))
+        return fitted(known, task, looked, targets, on)
+
+    monkeypatch.setattr(turns, "_fitted", told)
+    halved(proto, batches, 1, in_turns=True)
+    assert seen == {(8 * 32, 8 * 32), (10 * 32, 10 * 32)}
+
+
+def test_samples_in_one_batch_have_judged_already_and_get_no_turns_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    proto = weighted(*PLAIN)
+    batches = [judge.drawn(proto, 0, 320)]
+    whole = halved(proto, batches, 1, in_turns=True)[0]
+    few = partial(turns.in_turns, last=0)
+    monkeypatch.setattr("onnxopt.pruning.compensate.in_turns", few)
+    assert halved(proto, batches, 1, in_turns=True)[0] == whole
+
+
+def test_a_refit_by_all_samples_leaves_what_a_relu_hides() -> None:
+    proto = weighted("float[N,6] x, float[6,4] w", "h = MatMul(x, w) y = Relu(h)")
+    channels = Channels(proto, judge.drawn(proto, 0, 2))
+    (layer,) = find_layers(channels.model.graph, channels.instance.shape)
+    batches = [judge.drawn(proto, seed, 64)["x"] for seed in range(6)]
+    weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
+    old = layer.matrix(weights)
+    plain = [x @ weights["w"] for x in batches]
+    targets = [np.where(t < 0, 3 * t, t) for t in plain]
+    nothing = [np.zeros((), np.float32)] * len(batches)
+    looked = Looked(layer, batches, [t.shape for t in targets], 6 * 64)
+    new = [by_all_samples(Task(looked, targets, nothing, is_hidden, weights), old, 1e-3)
+           for is_hidden in (True, False)]  # fmt: skip
+    assert np.abs(new[0] - old).max() < 1e-4 < 0.1 < np.abs(new[1] - old).max()

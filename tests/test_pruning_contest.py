@@ -75,7 +75,10 @@ def test_of_entries_that_cannot_be_told_apart_the_last_wins_if_that_is_the_simpl
     monkeypatch.setattr(contest, "JUDGING", 2)  # more batches
     alike = {"one": to(0.9), "other": to(0.9), "worse": to(0.5)}
     given = next(iter(alike)), begin, pruner().batches, NOWHERE, lambda stage, done: None
-    assert least_error(alike, *given, simplest_last=True).winner == "other"
+    found = least_error(alike, *given, simplest_last=True)
+    assert found.winner == "other"
+    errors = {name: result.error or 0.0 for name, result in found.results.items()}
+    assert 0 < errors["one"] == errors["other"] < errors["worse"]
     assert least_error(alike, *given).winner == "one"
     monkeypatch.setattr(contest, "FEWEST_PARTS", 99)
     assert least_error(alike, *given, simplest_last=True).winner == "one"

@@ -114,7 +114,7 @@ def after_pruning(
 
 
 def of_contest(contest: Contest | None) -> Iterator[str]:
-    """What was tried, with the error of each in variances of the outputs."""
+    """What was tried, with the error of each as a share of the outputs' variance."""
     if contest is None or not contest.results:
         return
     told = []
@@ -122,10 +122,7 @@ def of_contest(contest: Contest | None) -> Iterator[str]:
         error = "nothing tells" if result.error is None else f"{result.error:.3g}"
         error = "over the budget" if result.missed else error
         told.append(f"{name} {error}{' (taken)' if name == contest.winner else ''}")
-    yield (
-        f"{len(told)} ways were carried out with some of the samples and judged by others, by the "
-        f"error of the outputs as a share of their variance: {', '.join(told)}"
-    )
+    yield f"tried with some of the samples, and the error that others show: {', '.join(told)}"
 
 
 def of_latency(latency: Latency) -> Iterator[str]:

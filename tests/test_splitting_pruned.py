@@ -178,7 +178,7 @@ def test_the_part_before_the_chosen_cut_is_pruned_and_planned_too(
     assert any(name.startswith("20% of the FLOPs before ") for name in names[2:])
     first = made.variants[0].latency_s
     chosen = made.cuts[made.chosen]
-    assert first is not None and chosen.latency_s < 0.95 * first
+    assert first is not None and chosen.latency_s < 0.98 * first
     assert chosen.operators and chosen.point.is_remote
     session = Session(onnx.load(pruned))
     assert session.run({"x": np.zeros((2, 1, 16, 16), np.float32)})["y"].shape == (2, 4)

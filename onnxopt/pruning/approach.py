@@ -156,4 +156,4 @@ def _name(count: int) -> str:
 
 
 def _is_met(rounds: Rounds, meter: Meter, target: float) -> bool:
-    return meter.of(rounds.pruned) <= target * (1 + meter.tolerated)
+    return abs(meter.of(rounds.pruned) / target - 1) <= meter.tolerated

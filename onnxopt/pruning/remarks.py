@@ -120,7 +120,7 @@ def of_contest(contest: Contest | None) -> Iterator[str]:
     told = []
     for name, result in contest.results.items():
         error = "nothing tells" if result.error is None else f"{result.error:.3g}"
-        error = "over the budget" if result.missed else error
+        error = "misses the budget" if result.missed else error
         told.append(f"{name} {error}{' (taken)' if name == contest.winner else ''}")
     yield f"tried with some of the samples, and the error that others show: {', '.join(told)}"
 

@@ -247,6 +247,7 @@ def test_the_manifest_is_read_back_as_it_was(tmp_path: Path) -> None:
     assert read_manifest(tmp_path / "out") == done.manifest
     assert done.manifest.source == "../model.onnx"
     assert any("bit for bit" in line for line in done.manifest.verified)
+    assert not any("accepted" in line or "report" in line for line in done.manifest.verified)
 
 
 def test_an_earlier_split_is_replaced_as_a_whole(tmp_path: Path) -> None:
@@ -318,6 +319,7 @@ def test_halves_that_differ_by_rounding_are_refused_with_cause_tolerance_and_a_c
     assert found is not None
     done = export_at(tmp_path / "near", judge.tiny(name), found[1].split(","))
     assert done.manifest.tolerance is None and done.proof is not None and not done.proof.plain
+    assert not any("accepted" in line for line in done.manifest.verified)
     enough = parse_percent(found[2])
     done = export_at(tmp_path / "out", judge.tiny(name), at, tolerance=enough)
     assert done.manifest.tolerance == enough

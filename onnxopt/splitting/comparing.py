@@ -232,5 +232,5 @@ def _shown(proof: Proof) -> Iterator[str]:
         yield "with ONNX Runtime's optimizations on it was not compared: the whole does not run so"
     else:
         yield f"largest relative error with optimizations on: {proof.optimized:.2g}"
-    if proof.passed and proof.diagnosis:
-        yield f"accepted up to {proof.tolerance or 0:.2g}, as was asked for: {proof.diagnosis}"
+    if proof.is_accepted:
+        yield f"accepted up to {proof.tolerance:.2g}, as was asked for: {proof.diagnosis}"

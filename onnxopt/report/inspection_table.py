@@ -7,7 +7,7 @@ from rich.text import Text
 
 from onnxopt.inspection import Inspection
 from onnxopt.quantities import bytes_text, count_text
-from onnxopt.report.lines import macs_text
+from onnxopt.report.lines import bound_text
 from onnxopt.report.table import plain_table
 
 
@@ -25,9 +25,12 @@ def inspection_table(found: Inspection) -> RenderableType:
         ("initializers", f"{cost.initializers:,}"),
         ("parameters", f"{count_text(cost.parameters)} ({bytes_text(cost.weight_bytes)})"),
         ("size", bytes_text(cost.size_bytes)),
-        ("MACs", macs_text(cost)),
-        ("activations", f"{bytes_text(cost.activation_bytes)} in all"),
-        ("peak activations", f"{bytes_text(cost.peak_memory_bytes)} alive at once"),
+        ("MACs", bound_text(cost, count_text(cost.macs))),
+        ("activations", bound_text(cost, bytes_text(cost.activation_bytes)) + " in all"),
+        (
+            "peak activations",
+            bound_text(cost, bytes_text(cost.peak_memory_bytes)) + " alive at once",
+        ),
         *(("function", name) for name in found.functions),
         *((f"metadata {key}", _short(value)) for key, value in found.metadata.items()),
     ]

@@ -46,21 +46,26 @@ def size_rows(report: Report) -> list[Row]:
         _row("initializers", before.initializers, after.initializers, str),
         _row("parameters", before.parameters, after.parameters, count_text),
         _row("size", before.size_bytes, after.size_bytes, bytes_text),
-        ("MACs", macs_text(before), macs_text(after), _macs_change(before, after)),
-        _row("peak activations", before.peak_memory_bytes, after.peak_memory_bytes, bytes_text),
+        row_by_shapes("MACs", before, after, lambda cost: cost.macs, count_text),
+        row_by_shapes(
+            "peak activations", before, after, lambda cost: cost.peak_memory_bytes, bytes_text
+        ),
     ]
 
 
-def macs_text(cost: Cost) -> str:
-    """With a sign that it is a lower bound, where it is one."""
-    return f">= {count_text(cost.macs)}" if cost.unknown else count_text(cost.macs)
+def row_by_shapes(
+    what: str, before: Cost, after: Cost, of: Callable[[Cost], int], text: Callable[[int], str]
+) -> Row:
+    """What is known as far as shapes are. No change where one of the two is a lower bound: it may
+    only be better known now."""
+    left, right = of(before), of(after)
+    change = "" if before.unknown or after.unknown else change_text(left, right)
+    return what, bound_text(before, text(left)), bound_text(after, text(right)), change
 
 
-def _macs_change(before: Cost, after: Cost) -> str:
-    """Nothing where one of the two is a lower bound: it may only be better known now."""
-    if before.unknown or after.unknown:
-        return ""
-    return change_text(before.macs, after.macs)
+def bound_text(cost: Cost, text: str) -> str:
+    """With a sign that it is a lower bound, where shapes are not known."""
+    return f">= {text}" if cost.unknown else text
 
 
 def _row(what: str, before: int, after: int, text: Callable[[int], str]) -> Row:

@@ -20,7 +20,7 @@ from onnxopt.pruning.results import (
     Preview,
 )
 from onnxopt.quantities import bytes_text, change_text, count_text
-from onnxopt.report.lines import Row
+from onnxopt.report.lines import Row, row_by_shapes
 
 MOST_REASONS = 3
 MOST_CUTS = 3
@@ -35,18 +35,19 @@ QUARTERS = (0.25, 0.5, 0.75)
 
 def cost_rows(before: Cost, after: Cost) -> list[Row]:
     """What budgets are about, and what else a model costs."""
+    both = before, after
     return [
-        _row("FLOPs", 2 * before.macs, 2 * after.macs),
-        _row("MACs", before.macs, after.macs),
+        row_by_shapes("FLOPs", *both, lambda cost: 2 * cost.macs, count_text),
+        row_by_shapes("MACs", *both, lambda cost: cost.macs, count_text),
         _row("parameters", before.parameters, after.parameters),
         _row("size", before.size_bytes, after.size_bytes, is_bytes=True),
-        _row(
+        row_by_shapes(
             "memory (weights and activations)",
-            before.weight_bytes + before.activation_bytes,
-            after.weight_bytes + after.activation_bytes,
-            is_bytes=True,
+            *both,
+            lambda cost: cost.weight_bytes + cost.activation_bytes,
+            bytes_text,
         ),
-        _row("peak activations", before.peak_memory_bytes, after.peak_memory_bytes, is_bytes=True),
+        row_by_shapes("peak activations", *both, lambda cost: cost.peak_memory_bytes, bytes_text),
         _row("nodes", before.nodes, after.nodes),
     ]
 

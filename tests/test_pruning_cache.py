@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,10 @@ from onnxopt.errors import UsageError
 from onnxopt.pruning import cache as cache_module
 from onnxopt.pruning import job
 from onnxopt.pruning.cache import Cache
+from onnxopt.pruning.contest import Result
 from onnxopt.pruning.options import PruneOptions
 from onnxopt.pruning.prune import Budget, Pruned, Pruner, prune
+from onnxopt.pruning.refit import Refit
 from onnxopt.signature import model_inputs
 
 MODELS = REPOSITORY / "models"
@@ -403,3 +405,10 @@ def test_an_interrupt_without_a_cache_says_what_would_have_helped(
     assert run(asked(tmp_path / "o.onnx")) == 130
     err = capsys.readouterr().err
     assert err.startswith("error: interrupted: no model was written\n") and "--cache DIR" in err
+
+
+def test_the_form_of_what_is_kept_and_its_number_change_together() -> None:
+    """Who changes these fields raises FORMAT: a piece of before would be read as one of now."""
+    kept = [[field.name for field in fields(kind)] for kind in (Result, Refit)]
+    assert kept == [["missed", "error", "without"], ["layer", "form", "before", "after", "kept"]]
+    assert cache_module.FORMAT == 5

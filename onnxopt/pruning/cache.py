@@ -24,7 +24,7 @@ from onnxopt.files import write_atomically
 from onnxopt.graph import Array
 from onnxopt.runtime import DEFAULT_THREADS
 
-FORMAT = 4
+FORMAT = 5
 """Changes when what is kept changes its form or its meaning within one version."""
 
 

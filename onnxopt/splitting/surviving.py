@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import tempfile
 from collections.abc import Iterable, Mapping
@@ -61,6 +60,6 @@ def check_survives(
             if ended.returncode < 0:
                 raise MeasureError(
                     "whether ONNX Runtime crashes on this quantized model cannot be found out: a "
-                    f"process of its own was killed ({signal.Signals(-ended.returncode).name})",
-                    "see that there is memory for the model twice",
+                    f"process of its own was killed by signal {-ended.returncode}",
+                    "see that there is memory for the model twice, and try again",
                 )

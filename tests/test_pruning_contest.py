@@ -95,7 +95,7 @@ def test_a_difference_counts_if_it_is_larger_than_its_standard_error() -> None:
     assert not other(2.03, 0.01).is_as_good_as(best)
     assert not Result(True, 2.0, even).is_as_good_as(best)
     assert not Result(False).is_as_good_as(best) and not Result(False).is_as_good_as(Result(False))
-    assert not Result(False, 2.0, [2.0] * 3).is_as_good_as(Result(False, 2.0, [2.0] * 3))
+    assert not Result(False, 2.0).is_as_good_as(Result(False, 2.0))
 
 
 def test_the_standard_error_is_that_of_the_mean_of_all_samples() -> None:
@@ -112,7 +112,8 @@ def test_the_standard_error_is_that_of_the_mean_of_all_samples() -> None:
 
 def test_errors_are_shares_of_what_all_samples_vary_by(monkeypatch: pytest.MonkeyPatch) -> None:
     """A part whose outputs are all but even would otherwise decide alone."""
-    reference = [{"y": np.full((1, 1), value, np.float32)} for value in (0, 0, 0, 0, 100, 0, 0, 0)]
+    values = (0.01, 0.01, 0.01, 0.01, 100, 0.01, 0.01, 0.01)
+    reference = [{"y": np.array([[0], [value]], np.float32)} for value in values]
 
     class Outputs:
         def __init__(self, off: Sequence[float], *given: object, **named: object) -> None:
@@ -168,9 +169,12 @@ def test_of_many_entries_in_a_row_those_around_the_best_are_tried(count: int, se
 
 def test_what_was_tried_is_told_with_its_errors_and_which_one_is_taken() -> None:
     results = {"a": Result(True, 0.1), "b": Result(False, 0.0123456), "c": Result(False)}
+    results["d"] = Result(True)
     (note,) = of_contest(Contest("b", results))
     assert note.startswith("tried with some of the samples")
-    assert note.endswith("a misses the budget, b 0.0123 (taken), c nothing tells")
+    assert note.endswith(
+        "a 0.1 misses the budget, b 0.0123 (taken), c nothing tells, d misses the budget"
+    )
     assert not [*of_contest(Contest("alone", {}))] and not [*of_contest(None)]
 
 
@@ -178,7 +182,8 @@ def test_the_notes_of_a_pruned_model_tell_of_the_sets_of_blocks_that_were_tried(
     found = doubtful(0.1).at(Budget("flops", 0.3))
     (note,) = [note for note in found.notes if note.startswith("tried with")]
     (depth,) = [done.depth for done in found.rounds if done.depth is not None]
-    assert f"without {len(depth.gone)} residual block" in note.partition(" (taken)")[0]
+    taken = note.partition(" (taken)")[0].rpartition("without ")[2]
+    assert int(taken.split()[0]) == len(depth.gone)
 
 
 def doubtful(scale: float) -> Pruner:
@@ -208,8 +213,8 @@ def test_which_set_wins_does_not_depend_on_which_was_expected_to(
     found = doubtful(0.1)
     meter = found.meter("flops")
     target = 0.3 * meter.of(found.base)
-    first = found.approach.blocks(meter, target)
+    first, _ = found.approach.blocks(meter, target)
     sets = chosen(found.analysis, found.approach.ways, meter, target, QUICK, found.tell)
     assert len(sets) > 1 and set(first.ways) != set(sets[0].ways)
     monkeypatch.setattr("onnxopt.pruning.approach.chosen", lambda *given: chosen(*given)[::-1])
-    assert found.approach.blocks(meter, target).ways == first.ways
+    assert found.approach.blocks(meter, target)[0].ways == first.ways

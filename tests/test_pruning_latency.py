@@ -493,8 +493,12 @@ def test_fused_layers_and_what_lies_between_layers_shrink_with_their_channels() 
         assert told == pytest.approx(measure.of(made.analysis.channels.cut(dead)), rel=0.1)
 
 
-@pytest.mark.parametrize("op", ["FusedConv", "FusedGemm"])
-def test_layers_that_onnx_runtime_fused_in_the_file_are_measured_at_several_widths(op: str) -> None:
-    size = "2,3" if op == "FusedGemm" else "2,3,1,1"
+@pytest.mark.parametrize(
+    ("op", "is_layer"), [("FusedConv", True), ("FusedGemm", True), ("FusedMatMul", False)]
+)
+def test_what_onnx_runtime_fused_in_the_file_is_a_layer_where_profiles_measure_it(
+    op: str, is_layer: bool
+) -> None:
+    size = "2,3,1,1" if op == "FusedConv" else "2,3"
     proto = weighted(f"float[{size}] x, float[{size}] w", f"y = com.microsoft.{op}(x, w)")
-    assert has_timed_widths(proto)
+    assert has_timed_widths(proto) == is_layer

@@ -6,7 +6,7 @@ What is not known beforehand is tried with some of the samples (`contest.py`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import cached_property
 
 from onnxopt.pruning.analysis import Analysis, Tell
@@ -37,15 +37,6 @@ def halfway(rounds: Rounds, meter: Meter, start: float, target: float) -> None:
         rounds.choose_and_cut(meter, (start * target) ** 0.5)
 
 
-@dataclass(frozen=True)
-class Picked:
-    """Residual blocks to do without, and what was tried to find them."""
-
-    ways: Sequence[Way]
-    widths: tuple[int, ...]
-    contest: Contest
-
-
 class Approach:
     """The steps of one model, for whatever budget.
 
@@ -61,7 +52,7 @@ class Approach:
         """How to do without each residual block of the model as it is, and what is lost by it."""
         return tried(replace(self.start))
 
-    def blocks(self, meter: Meter, target: float) -> Picked:
+    def blocks(self, meter: Meter, target: float) -> tuple[Chosen, Contest]:
         """The blocks to do without: of the likeliest sets the one that leaves the least error.
 
         Of sets that cannot be told apart the one without most blocks: their time is saved on any
@@ -85,8 +76,7 @@ class Approach:
         first = list(entries)[ordered.index(found[0])]
         key = [each.key for each in found]
         contest = self._best(entries, first, meter, target, key, simplest_last=True)
-        taken = named[contest.winner]
-        return Picked(taken.ways, taken.value.widths, contest)
+        return named[contest.winner], contest
 
     def drop(self, rounds: Rounds, meter: Meter, gone: Sequence[Way]) -> None:
         """Take these blocks out."""

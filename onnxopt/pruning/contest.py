@@ -64,7 +64,7 @@ class Result:
         """Whether it is known to be within one standard error of the best (paired, jackknife)."""
         if self.missed != best.missed or self.error is None or best.error is None:
             return False
-        if min(len(self.without), len(best.without)) < FEWEST_PARTS:
+        if not (self.without and best.without):
             return False
         worse = [a - b for a, b in zip(self.without, best.without, strict=True)]
         return self.error - best.error <= math.sqrt((len(worse) - 1) * pvariance(worse))

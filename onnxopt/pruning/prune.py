@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
@@ -22,9 +22,10 @@ from onnxopt.pruning.analysis import (
     nothing_to_cut,
     reference_cost,
 )
-from onnxopt.pruning.approach import Approach, Picked, halfway
+from onnxopt.pruning.approach import Approach, halfway
 from onnxopt.pruning.batches import loaded_batches, one_run
 from onnxopt.pruning.biases import with_biases, without_zero_biases
+from onnxopt.pruning.block_trials import Way
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.cache import Cache
 from onnxopt.pruning.channels import Channels
@@ -69,7 +70,7 @@ __all__ = [
 
 WORTH_RECONSIDERING = 0.1
 """Corrections of a budget, as a share of it, beyond which blocks are chosen anew. Sets with a few
-blocks more or less leave nearly the same error, and choosing takes as long as pruning."""
+blocks more or less leave nearly the same error, and choosing takes longer than pruning."""
 
 MOST_RECONSIDERED = 2
 """Times that blocks are chosen anew, for a budget of time as measuring has corrected it."""
@@ -203,28 +204,29 @@ class Pruner:
         start = self._cost(self.base, budget.mode)
         rounds = self._rounds(self.analysis)
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
-        picked: Picked | None = None
+        gone: Sequence[Way] = ()
         contest: Contest | None = None
         if self.options.strategy == "slr":
             contest = self.approach.two_stages(rounds, meter, start, target)
         elif self._may_drop(budget.mode):
-            picked = self.approach.blocks(meter, target)
-            self.approach.drop(rounds, meter, picked.ways)
+            found, contest = self.approach.blocks(meter, target)
+            gone = found.ways
+            self.approach.drop(rounds, meter, gone)
             start = meter.of(rounds.pruned)
         halfway(rounds, meter, start, target)
         chosen = rounds.choose(meter, target, confirming)
-        if confirming is not None and not rounds.done and picked is not None:
+        if confirming is not None and not rounds.done and self._may_drop(budget.mode):
             for _ in range(MOST_RECONSIDERED):
-                again = self._reconsidered(budget, meter, picked, confirming)
+                again = self._reconsidered(budget, meter, gone, confirming)
                 if again is None:
                     break
-                picked, rounds, chosen, confirming = again
+                gone, contest, rounds, chosen, confirming = again
         rounds.cut(meter, *chosen)
-        return self._finished(rounds, budget, confirming, picked.contest if picked else contest)
+        return self._finished(rounds, budget, confirming, contest)
 
     def _reconsidered(
-        self, budget: Budget, meter: Meter, picked: Picked, confirming: Confirming
-    ) -> tuple[Picked, Rounds, tuple[Analysis, Choice], Confirming] | None:
+        self, budget: Budget, meter: Meter, gone: Sequence[Way], confirming: Confirming
+    ) -> tuple[Sequence[Way], Contest, Rounds, tuple[Analysis, Choice], Confirming] | None:
         """Other blocks, if others are best for the budget as it was corrected by measuring.
 
         None if they are the same, or lead further from the budget.
@@ -233,17 +235,18 @@ class Pruner:
         if abs(aim / confirming.budget - 1) <= WORTH_RECONSIDERING:
             return None
         try:
-            others = self.approach.blocks(meter, aim)
-            if set(others.ways) == set(picked.ways):
+            found, contest = self.approach.blocks(meter, aim)
+            others = found.ways
+            if set(others) == set(gone):
                 return None
             rounds = self._rounds(self.analysis)
-            self.approach.drop(rounds, meter, others.ways)
+            self.approach.drop(rounds, meter, others)
             again = self.timed.confirming(budget, aim)
             chosen = rounds.choose(meter, aim, again)
         except UsageError:  # the first choice is within the budget as far as it goes
             return None
         is_no_worse = again.badness <= max((False, CONFIRMED), confirming.badness)
-        return (others, rounds, chosen, again) if is_no_worse else None
+        return (others, contest, rounds, chosen, again) if is_no_worse else None
 
     @cached_property
     def approach(self) -> Approach:
@@ -287,9 +290,9 @@ class Pruner:
         two_stages: tuple[str, ...] = ()
         target = None if budget is None else self._target(budget, meter)
         if self._may_drop(mode):
-            found = None if target is None else self.approach.blocks(meter, target)
+            found = None if target is None else self.approach.blocks(meter, target)[0]
             blocks = self.approach.choices(meter, found.ways if found else ())
-            widths = found.widths if found else ()
+            widths = found.value.widths if found else ()
         elif target is not None:
             if self.options.strategy == "slr":
                 target = first_target(

@@ -119,9 +119,14 @@ def of_contest(contest: Contest | None) -> Iterator[str]:
         return
     told = []
     for name, result in contest.results.items():
-        error = "nothing tells" if result.error is None else f"{result.error:.3g}"
-        error = "misses the budget" if result.missed else error
-        told.append(f"{name} {error}{' (taken)' if name == contest.winner else ''}")
+        parts = [name]
+        if result.error is not None:
+            parts.append(f"{result.error:.3g}")
+        elif not result.missed:
+            parts.append("nothing tells")
+        parts += ["misses the budget"] if result.missed else []
+        parts += ["(taken)"] if name == contest.winner else []
+        told.append(" ".join(parts))
     yield f"tried with some of the samples, and the error that others show: {', '.join(told)}"
 
 

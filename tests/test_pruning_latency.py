@@ -9,6 +9,7 @@ from pathlib import Path
 import judge
 import numpy as np
 import onnx
+import onnx.helper
 import pytest
 import timed_models
 from cuts import weighted
@@ -502,3 +503,19 @@ def test_what_onnx_runtime_fused_in_the_file_is_a_layer_where_profiles_measure_i
     size = "2,3,1,1" if op == "FusedConv" else "2,3"
     proto = weighted(f"float[{size}] x, float[{size}] w", f"y = com.microsoft.{op}(x, w)")
     assert has_timed_widths(proto) == is_layer
+
+
+def test_a_model_that_cannot_be_cut_is_refused_before_its_layers_are_timed() -> None:
+    """With what helps, where its weights are inputs that callers may override."""
+    proto = weighted("float[N,6] x, float[6,8] w1, float[8,4] w2",
+                     "h = MatMul(x, w1) r = Relu(h) y = MatMul(r, w2)")  # fmt: skip
+    for tensor in proto.graph.initializer:
+        shape = list(tensor.dims)
+        info = onnx.helper.make_tensor_value_info(tensor.name, tensor.data_type, shape)
+        proto.graph.input.append(info)
+    fake = Fake()
+    given = Calibration.from_arrays({"x": judge.drawn(proto, 0, 32)["x"]}, model_inputs(proto)[:1])
+    made = Pruner(proto, given, PruneOptions(), stopwatch=fake.stopwatch, workers=1)
+    with pytest.raises(UsageError, match="may override") as told:
+        made.at(Budget("latency", 0.5))
+    assert told.value.fix.startswith("--freeze-inputs") and not fake.profiles and not fake.timed

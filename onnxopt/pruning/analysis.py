@@ -253,11 +253,15 @@ def ignored(proto: onnx.ModelProto, patterns: Sequence[str]) -> list[str]:
     return found
 
 
+FREEZE = "--freeze-inputs"
+
+
 def nothing_to_cut(channels: Channels, blocks: str = "", fix: str = "") -> UsageError:
     """No channels can be removed, and no residual blocks: what is to be told of these."""
-    return UsageError(
-        f"no channels of this model can be removed{blocks}: {_why_not(channels)}", fix
-    )
+    why = _why_not(channels)
+    if not fix and FREEZE in why:
+        fix = f"{FREEZE} says that callers leave these weights as they are"
+    return UsageError(f"no channels of this model can be removed{blocks}: {why}", fix)
 
 
 def _why_not(channels: Channels) -> str:

@@ -261,11 +261,13 @@ class Pruner:
         """What shows the cost of this mode; for time the layers are measured first.
 
         Raises:
-            UsageError: the strategy knows no time, or the profile is of another model.
+            UsageError: the strategy knows no time, nothing can be cut, or the profile is of another
+                model.
         """
         if mode != "latency":
             return Static(mode)
         require_timeable(self.options.strategy)
+        self.require_something(mode)  # before half a minute of measuring
         return self.timed.meter
 
     def share(self, budget: Budget) -> float:

@@ -117,7 +117,7 @@ def analyse(
         UsageError: there is nothing to cut, or the criterion cannot be applied.
     """
     tell("following channels", 0.0)
-    channels = Channels(proto, batches[0], ignored(proto, options.ignore))
+    channels = channels_of(proto, batches, options)
     if not channels.groups and not may_be_empty:
         raise nothing_to_cut(channels)
     found = scales(channels) if options.criterion == "bn-scale" else {}
@@ -148,6 +148,18 @@ def analyse(
     )
 
 
+def channels_of(
+    proto: onnx.ModelProto, batches: Sequence[Batch], options: PruneOptions
+) -> Channels:
+    """The channels of a model, as these options look at them.
+
+    Raises:
+        UsageError: a pattern of what to ignore fits no node.
+    """
+    chosen = ignored(proto, options.ignore)
+    return Channels(proto, batches[0], chosen, selects=options.reads == "some")
+
+
 @contextmanager
 def finite() -> Iterator[None]:
     """What is looked at of samples is finite; if not, that is told as a mistake in them."""
@@ -175,7 +187,8 @@ def _finite(lost: Array) -> Array:
 def _key(channels: Channels, options: PruneOptions, scales: Scales) -> tuple[Any, ...]:
     """What rankings depend on, beside the samples."""
     known = [[*place, found] for place, found in sorted(scales.items())]
-    return channels.proto, options.criterion, options.seed, options.ignore, known
+    asked = options.criterion, options.seed, options.ignore, options.reads
+    return channels.proto, *asked, known
 
 
 def _rankings(

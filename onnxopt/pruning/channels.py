@@ -25,6 +25,7 @@ from onnxopt.pruning.follow.silence import mark_sums_that_change
 from onnxopt.pruning.follow.sizes import pin_sizes_that_are_read
 from onnxopt.pruning.groups import ChannelGroup, Declined, find_declined, find_groups
 from onnxopt.pruning.instance import Instance, run_instance
+from onnxopt.pruning.selecting import selective
 from onnxopt.pruning.tracker import Tracker
 from onnxopt.shapes import infer
 
@@ -37,18 +38,33 @@ class Channels:
     Args:
         proto: the model, with its weights in initializers; it is not changed.
         feeds: inputs to run it with once, for shapes.
+        ignore: names of nodes whose channels stay.
+        selects: layers may read a part of the channels that others read too (`selecting.py`).
 
     Raises:
         RunError, UnverifiableError: ONNX Runtime cannot run it on these inputs.
     """
 
     def __init__(
-        self, proto: onnx.ModelProto, feeds: Mapping[str, Any], ignore: Iterable[str] = ()
+        self,
+        proto: onnx.ModelProto,
+        feeds: Mapping[str, Any],
+        ignore: Iterable[str] = (),
+        *,
+        selects: bool = False,
     ) -> None:
         self.proto = proto
         self.instance: Instance = run_instance(proto, feeds)
         self.ignore = frozenset(ignore)
-        self.model, self.tracker = labelled(proto, self.instance, self.ignore)
+        self._selective: frozenset[str] = frozenset()
+        self.model, self.tracker = self.labelled()
+        if selects:
+            self._selective = selective(self.model.graph, self.tracker, self.ignore)
+            self.model, self.tracker = self.labelled()
+
+    def labelled(self) -> tuple[Model, Tracker]:
+        """The model once more, with the same atoms."""
+        return labelled(self.proto, self.instance, self.ignore, self._selective)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -86,7 +102,7 @@ class Channels:
 
     def cut(self, dead: Iterable[int]) -> onnx.ModelProto:
         """The model without these channels (units of the groups)."""
-        model, tracker = labelled(self.proto, self.instance, self.ignore)
+        model, tracker = self.labelled()
         cut = Cut(tracker, dead)
         for graph in list(model.graph.walk()):
             for node in list(graph.nodes):
@@ -112,14 +128,17 @@ def _forget_shapes(graph: onnx.GraphProto, changed: set[str]) -> None:
 
 
 def labelled(
-    proto: onnx.ModelProto, instance: Instance, ignore: frozenset[str]
+    proto: onnx.ModelProto,
+    instance: Instance,
+    ignore: frozenset[str],
+    selective: frozenset[str] = frozenset(),
 ) -> tuple[Model, Tracker]:
     """The model with the atoms of all its values; the same numbers each time."""
     model = Model.from_proto(proto)
     infer(model)
     for graph in model.graph.walk():
         _lift_constants(graph)
-    tracker = Tracker(instance)
+    tracker = Tracker(instance, selective=selective)
     tracker.sized = _sized(model.graph)
     order = {node: place for place, node in enumerate(model.graph.nodes)}
     tracker.lookahead = lambda value, axis: runs_as_batch(value, axis, tracker, order, follow)
@@ -134,6 +153,7 @@ def labelled(
     pin_parameters(model.graph, tracker)
     pin_sizes_that_are_read(model.graph, tracker)
     _pin_the_last(tracker)
+    _pin_what_must_be_read(tracker)
     mark_sums_that_change(model.graph, tracker)
     return model, tracker
 
@@ -145,6 +165,16 @@ def _pin_the_last(tracker: Tracker) -> None:
             if not isinstance(label, str) and len(label):
                 if len(set(tracker.atoms.roots(label).tolist())) == 1:
                     tracker.pin(label[:1], f"it is all there is on an axis of '{value.name}'")
+
+
+def _pin_what_must_be_read(tracker: Tracker) -> None:
+    """What a layer must read stays."""
+    for (weight, axis), source in tracker.sources.items():
+        own = tracker.axes(weight)[axis]
+        assert not isinstance(own, str), "it has atoms of its own"
+        for atom, read in zip(source, tracker.atoms.roots(own).tolist(), strict=True):
+            if (why := tracker.atoms.why_pinned(read)) is not None:
+                tracker.pin(atom[None], why)
 
 
 def _lift_constants(graph: Graph) -> None:

@@ -86,7 +86,7 @@ def least_widths(analysis: Analysis, options: PruneOptions) -> dict[str, int]:
 
 def _grid(channels: Channels, group: ChannelGroup, multiple_of: int) -> tuple[int, int]:
     """What the number of units should be a multiple of, and what else lies on their axis."""
-    role = group.producers[0]
+    role = (*group.producers, *group.consumers)[0]
     label = channels.tracker.axes(role.weight)[role.axis]
     if isinstance(label, str):
         return 1, 0
@@ -281,8 +281,12 @@ def _allocated(
 
 
 def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
-    """The units beyond the widths; of an axis that would lose all, the best one stays."""
+    """The units beyond the widths; of an axis that would lose all, the best one stays.
+
+    What a layer cannot read any more is among them.
+    """
     channels = analysis.channels
+    following = channels.tracker.following
     rank_of: dict[int, float] = {}
     dead: set[int] = set()
     for group, ranking, width in zip(analysis.groups, analysis.rankings, widths, strict=True):
@@ -291,6 +295,9 @@ def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
             rank_of[group.units[number]] = place / units
             if place < units - width:
                 dead.add(group.units[number])
-    while empty := next(channels.emptied(dead), None):
-        dead.discard(max(empty, key=lambda unit: (rank_of.get(unit, 0.0), unit)))
+    dead.update(following(dead))
+    while empty := list(channels.emptied(dead)):
+        lost = set(following(dead))  # what these would be read from is gone, and comes back first
+        able = next(left for units in empty if (left := units - lost))
+        dead.discard(max(able, key=lambda unit: (rank_of.get(unit, 0.0), unit)))
     return frozenset(dead)

@@ -99,6 +99,20 @@ class AxisSizes:
                 found.append(self._cut_axis(tracker.atoms.roots(label).tolist()))
         return found
 
+    def unread(self, value: Value) -> list[Axis]:
+        """What is left of what a weight chooses from, as a share.
+
+        Of the channels that a layer reads as many are expected to go with their makers as of others.
+        """
+        tracker = self.channels.tracker
+        found = []
+        for axis in range(len(tracker.labels.get(value, ()))):
+            source = tracker.sources.get((value, axis))
+            if source is not None:
+                factor, divisor = self._cut_axis(tracker.atoms.roots(source).tolist())
+                found.append((factor, divisor * len(source)))
+        return found
+
     def _cut_axis(self, roots: Sequence[int]) -> Axis:
         """All units of a group have as many indices on an axis of a weight.
 
@@ -119,12 +133,13 @@ class AxisSizes:
 class _Counter:
     def __init__(self, sizes: AxisSizes) -> None:
         self.channels, self.axes, self.at_full = sizes.channels, sizes.axes, sizes.at_full
+        self.unread = sizes.unread
 
     def weights(self, *, itemsize: bool) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
             for constant in graph.initializers:
                 scale = float(constant.dtype.itemsize) if itemsize else 1.0
-                yield _term(scale, self.axes(constant), constant.name)
+                yield _term(scale, [*self.axes(constant), *self.unread(constant)], constant.name)
 
     def activations(self) -> Iterator[Term]:
         for graph in self.channels.model.graph.walk():
@@ -149,10 +164,13 @@ class _Counter:
         if node.op in ("LSTM", "GRU", "RNN"):
             return [[*axes[0][:2], *axes[1]], [*axes[0][:2], *axes[2]]]
         if "Conv" in node.op:
-            return [[*out, *axes[3 if node.op == "QLinearConv" else 1][1:]]]
+            place = 3 if node.op == "QLinearConv" else 1
+            return [[*out, *axes[place][1:], *self.unread(node.inputs[place])]]
         transposed = bool(node.attrs.get("transA")) and len(axes[0]) > 1
         shared = [axes[0][-2 if transposed else -1]]
         if node.op != "QLinearMatMul" and axes[1]:
             transposed = bool(node.attrs.get("transB")) or len(axes[1]) == 1
             shared.append(axes[1][-1 if transposed else -2])
+        if unread := self.unread(node.inputs[1]):
+            return [[*out, shared[-1], *unread]]
         return [[*out, max(shared, key=self.at_full)]]  # one that is not known counts as 1

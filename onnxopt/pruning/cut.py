@@ -16,12 +16,13 @@ class Cut:
     """What is left of every axis when some atoms are removed.
 
     Args:
-        dead: roots of the atoms that are removed.
+        dead: roots of the atoms that are removed; what layers cannot read without them goes too.
     """
 
     def __init__(self, tracker: Tracker, dead: Iterable[int]) -> None:
         self.tracker = tracker
-        self._gone = np.array(sorted(set(dead)), np.int64)
+        gone = set(dead)
+        self._gone = np.array(sorted(gone.union(tracker.following(gone))), np.int64)
 
     def kept(self, value: Value, axis: int) -> Array | None:
         """For each index whether it stays; None if all do."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from onnxopt.graph import Constant, Value
 from onnxopt.pruning.tracker import Role, Tracker
+
+READS = " (reads)"
+"""What follows the name of a layer in the name of the group of what it reads."""
 
 
 @dataclass(frozen=True)
@@ -18,7 +22,8 @@ class ChannelGroup:
     Attributes:
         name: the node that makes them first.
         units: for each channel the root of its atoms.
-        producers, consumers: axes of weights that make and that contract them.
+        producers, consumers: axes of weights that make and that contract them. Without producers
+            they are what one layer reads: only its own weights go.
         changed: where removing one changes the values of others ("" if the cut is exact).
     """
 
@@ -27,6 +32,11 @@ class ChannelGroup:
     producers: tuple[Role, ...]
     consumers: tuple[Role, ...]
     changed: str = ""
+
+    @property
+    def is_read(self) -> bool:
+        """Any of them may be left unread by the one layer, whatever else becomes of them."""
+        return not self.producers
 
     @property
     def exact(self) -> bool:
@@ -49,11 +59,12 @@ def _members(tracker: Tracker) -> dict[int, list[tuple[int, int, int]]]:
         if not isinstance(value, Constant):
             continue
         for axis, label in enumerate(axes):
-            if isinstance(label, str):
-                continue
-            roots, counts = np.unique(tracker.atoms.roots(label), return_counts=True)
-            for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
-                found[root].append((number, axis, count))
+            for atoms in (label, tracker.sources.get((value, axis), "")):
+                if isinstance(atoms, str):
+                    continue
+                roots, counts = np.unique(tracker.atoms.roots(atoms), return_counts=True)
+                for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+                    found[root].append((number, axis, count))
     return found
 
 
@@ -69,12 +80,10 @@ def find_groups(tracker: Tracker) -> tuple[ChannelGroup, ...]:
         own = roles[units[0]]
         producers = tuple(r for r in own if r.side == "out")
         consumers = tuple(r for r in own if r.side == "in")
-        if len(units) < 2 or not producers:
+        if len(units) < 2 or not (producers or _is_read(units[0], own, tracker)):
             continue
         changed = next((w for u in units if (w := tracker.atoms.why_changed(u))), "")
-        groups.append(
-            ChannelGroup(_name(producers, groups), tuple(units), producers, consumers, changed)
-        )
+        groups.append(ChannelGroup(_name(own, groups), tuple(units), producers, consumers, changed))
     return tuple(groups)
 
 
@@ -87,9 +96,19 @@ def _roles_of_roots(tracker: Tracker) -> dict[int, list[Role]]:
         label = tracker.axes(role.weight)[role.axis]
         if isinstance(label, str) or len(label) < 2:
             continue
-        for root in dict.fromkeys(tracker.atoms.roots(label).tolist()):
+        source = tracker.sources.get((role.weight, role.axis), label[:0])
+        for root in dict.fromkeys(tracker.atoms.roots(np.append(label, source)).tolist()):
             found.setdefault(root, []).append(role)
     return found
+
+
+def _is_read(root: int, roles: Sequence[Role], tracker: Tracker) -> bool:
+    """It is an atom of what one layer chooses to read, and not of what it chooses from."""
+    places = [(role.weight, role.axis) for role in roles]
+    if len(places) != 1 or places[0] not in tracker.sources:
+        return False
+    label = tracker.axes(places[0][0])[places[0][1]]
+    return not isinstance(label, str) and root in tracker.atoms.roots(label)
 
 
 def is_weight(value: Value) -> bool:
@@ -104,9 +123,10 @@ def is_weight(value: Value) -> bool:
     )
 
 
-def _name(producers: tuple[Role, ...], before: list[ChannelGroup]) -> str:
-    node = producers[0].node
-    name = node.name or node.outputs[0].name
+def _name(roles: Sequence[Role], before: list[ChannelGroup]) -> str:
+    made = next((role.node for role in roles if role.side == "out"), None)
+    node = made or roles[0].node
+    name = (node.name or node.outputs[0].name) + ("" if made else READS)
     same = sum(group.name == name or group.name.startswith(f"{name} #") for group in before)
     return f"{name} #{same + 1}" if same else name
 

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, get_args
 
 from onnxopt.errors import UsageError
 from onnxopt.pruning.compensate import Compensation
+from onnxopt.pruning.costs import UNITS, Mode
 from onnxopt.pruning.criteria import Criterion
 
 Strategy: TypeAlias = Literal["damage", "uniform", "complexity", "slr"]
 Blocks: TypeAlias = Literal["auto", "keep", "drop"]
+Reads: TypeAlias = Literal["auto", "all", "some"]
+
+SELECTING_MODES = ("flops", "params")
+"""A Gather costs neither. It takes time that no profile knows, and makes one value more."""
 
 FEWEST_SAMPLES = 16
 """Calibration samples that refits need at least; some of them only judge."""
@@ -26,6 +31,8 @@ class PruneOptions:
             two stages: channels under one threshold, then residual blocks.
         blocks: whether residual blocks may go; auto: where the budget is one of time, which
             narrower layers save little of.
+        reads: whether layers read all channels that they are given, or may choose some of them, by
+            a Gather; auto: where the budget is one of FLOPs or parameters, and there are samples.
         compensation: what happens to the weights that stay.
         multiple_of: what sizes of axes should be a multiple of.
         relaxed: `multiple_of` is finer for narrow groups, and halved where the budget could not be
@@ -40,6 +47,7 @@ class PruneOptions:
     criterion: Criterion = "obs"
     strategy: Strategy = "damage"
     blocks: Blocks = "auto"
+    reads: Reads = "auto"
     compensation: Compensation = "ridge"
     multiple_of: int = 1
     relaxed: bool = False
@@ -54,6 +62,7 @@ class PruneOptions:
             (self.criterion, Criterion),
             (self.strategy, Strategy),
             (self.blocks, Blocks),
+            (self.reads, Reads),
             (self.compensation, Compensation),
         ):
             if value not in get_args(legal):
@@ -68,6 +77,11 @@ class PruneOptions:
                 "the second stage of the strategy slr removes residual blocks, and all are to stay",
                 "use another strategy, or let blocks go",
             )
+        if self.reads == "some" and self.strategy != "damage":
+            raise UsageError(
+                f"the strategy {self.strategy} knows no layers that read some of their channels",
+                "use the strategy damage, or let layers read all",
+            )
         if self.multiple_of < 1:
             raise UsageError(
                 f"channels cannot be a multiple of {self.multiple_of}", "ask for at least 1"
@@ -81,6 +95,22 @@ class PruneOptions:
             raise UsageError(f"{self.min_channels} channels are too few", "at least 1 always stays")
         if self.seed < 0:
             raise UsageError(f"the seed {self.seed} is negative", "give 0 or more")
+
+    def settled(self, mode: Mode, *, has_samples: bool) -> PruneOptions:
+        """The same for a budget of this mode, with nothing left to decide about what layers read.
+
+        Raises:
+            UsageError: they are to read some of their channels, which this mode knows nothing of.
+        """
+        if self.reads == "some" and mode not in SELECTING_MODES:
+            raise UsageError(
+                f"what a Gather before a layer costs is not known for a budget of {UNITS[mode]}",
+                "ask for FLOPs or parameters, or let layers read all their channels",
+            )
+        if self.reads != "auto":
+            return self
+        gains = has_samples and self.strategy == "damage" and self.criterion != "bn-scale"
+        return replace(self, reads="some" if gains and mode in SELECTING_MODES else "all")
 
     @property
     def fewest_samples(self) -> int:

@@ -156,7 +156,7 @@ def _plan(data: Mapping[str, Any]) -> Plan:
     return Plan(
         model=typed(str, data["model_sha256"], "model_sha256"),
         budget=typed(Budget, data["budget"], "budget"),
-        options=typed(PruneOptions, data["options"], "options"),
+        options=typed(PruneOptions, {"reads": "all", **data["options"]}, "options"),
         calibration=typed(str, calibration["sha256"], "calibration.sha256"),
         samples=typed(int, calibration["samples"], "calibration.samples"),
         augment=typed(Augment, calibration.get("augment", "none"), "calibration.augment"),

@@ -10,7 +10,7 @@ import numpy as np
 import onnx
 
 from onnxopt.graph import Array, Constant
-from onnxopt.pruning.channels import ChannelGroup, Channels, labelled
+from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.cut import Cut
 from onnxopt.pruning.zeroing import nothing
 from onnxopt.runtime import Session
@@ -46,7 +46,7 @@ class Proof:
 
 def zeroed(channels: Channels, dead: Iterable[int]) -> onnx.ModelProto:
     """The whole model with the weights of these channels set to zero, at both ends."""
-    model, tracker = labelled(channels.proto, channels.instance, channels.ignore)
+    model, tracker = channels.labelled()
     cut = Cut(tracker, dead)
     for value in tracker.labels:
         if isinstance(value, Constant) and (cuts := cut.cuts(value)):

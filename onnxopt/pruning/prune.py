@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from functools import cached_property
 from pathlib import Path
 
 import onnx
@@ -163,33 +162,42 @@ class Pruner:
         self.timed = Timed(
             self.lossless.model, self.base, feeds, profile, stopwatch, self._channels, tell
         )
+        self._analyses: dict[PruneOptions, Analysis] = {}
+        self._approaches: dict[PruneOptions, Approach] = {}
         self._notes = list(before_pruning(sampled, options, self.lossless, self.original))
 
-    @cached_property
-    def analysis(self) -> Analysis:
+    def analysis(self, mode: Mode) -> Analysis:
         """The groups of the model as it is; none are enough where blocks might go."""
-        may_be_empty = self._may_drop("latency") or self.options.strategy == "slr"
-        return analyse(
-            self.base, self.batches, self.options, has_samples=self.has_samples, tell=self.tell,
-            scales=self._scales, workers=self.workers, cache=self.cache, may_be_empty=may_be_empty,
-        )  # fmt: skip
+        options = self._settled(mode)
+        if options not in self._analyses:
+            may_be_empty = self._may_drop("latency") or options.strategy == "slr"
+            self._analyses[options] = analyse(
+                self.base, self.batches, options, has_samples=self.has_samples, tell=self.tell,
+                scales=self._scales, workers=self.workers, cache=self.cache,
+                may_be_empty=may_be_empty,
+            )  # fmt: skip
+        return self._analyses[options]
+
+    def _settled(self, mode: Mode) -> PruneOptions:
+        return self.options.settled(mode, has_samples=self.has_samples)
 
     def require_something(self, mode: Mode) -> None:
         """Raise UsageError if nothing can be cut for a budget of this mode: neither channels nor
         residual blocks."""
-        if self.analysis.groups:
+        if self.analysis(mode).groups:
             return
         if self._lets_blocks_go(mode):
             return
         may_drop = self._may_drop(mode) or self.options.strategy == "slr"
         blocks = " and no residual block can go" if may_drop else ""
-        could = not may_drop and self._rounds(self.analysis).blocks()
+        analysis = self.analysis(mode)
+        could = not may_drop and self._rounds(mode, analysis).blocks()
         fix = "--blocks drop lets its residual blocks go" if could else ""
-        raise nothing_to_cut(self.analysis.channels, blocks, fix)
+        raise nothing_to_cut(analysis.channels, blocks, fix)
 
     def _lets_blocks_go(self, mode: Mode) -> bool:
         may_drop = self._may_drop(mode) or self.options.strategy == "slr"
-        return may_drop and bool(self.approach.ways)
+        return may_drop and bool(self.approach(mode).ways)
 
     def _scales(self, channels: Channels) -> Scales:
         return find_scales(channels, with_batchnorms(*self._source), self.batches[0])
@@ -202,16 +210,17 @@ class Pruner:
         meter = self.meter(budget.mode)
         target = self._target(budget, meter)
         start = self._cost(self.base, budget.mode)
-        rounds = self._rounds(self.analysis)
+        rounds = self._rounds(budget.mode, self.analysis(budget.mode))
+        approach = self.approach(budget.mode)
         confirming = self.timed.confirming(budget) if budget.mode == "latency" else None
         gone: Sequence[Way] = ()
         contest: Contest | None = None
         if self.options.strategy == "slr":
-            contest = self.approach.two_stages(rounds, meter, start, target)
+            contest = approach.two_stages(rounds, meter, start, target)
         elif self._may_drop(budget.mode):
-            found, contest = self.approach.blocks(meter, target)
+            found, contest = approach.blocks(meter, target)
             gone = found.ways
-            self.approach.drop(rounds, meter, gone)
+            approach.drop(rounds, meter, gone)
             start = meter.of(rounds.pruned)
         halfway(rounds, meter, start, target)
         chosen = rounds.choose(meter, target, confirming)
@@ -235,12 +244,12 @@ class Pruner:
         if abs(aim / confirming.budget - 1) <= WORTH_RECONSIDERING:
             return None
         try:
-            found, contest = self.approach.blocks(meter, aim)
+            found, contest = self.approach(budget.mode).blocks(meter, aim)
             others = found.ways
             if set(others) == set(gone):
                 return None
-            rounds = self._rounds(self.analysis)
-            self.approach.drop(rounds, meter, others)
+            rounds = self._rounds(budget.mode, self.analysis(budget.mode))
+            self.approach(budget.mode).drop(rounds, meter, others)
             again = self.timed.confirming(budget, aim)
             chosen = rounds.choose(meter, aim, again)
         except UsageError:  # the first choice is within the budget as far as it goes
@@ -248,10 +257,12 @@ class Pruner:
         is_no_worse = again.badness <= max((False, CONFIRMED), confirming.badness)
         return (others, contest, rounds, chosen, again) if is_no_worse else None
 
-    @cached_property
-    def approach(self) -> Approach:
+    def approach(self, mode: Mode) -> Approach:
         """The steps before the last round."""
-        return Approach(self._rounds(self.analysis))
+        options = self._settled(mode)
+        if options not in self._approaches:
+            self._approaches[options] = Approach(self._rounds(mode, self.analysis(mode)))
+        return self._approaches[options]
 
     def _may_drop(self, mode: Mode) -> bool:
         """Whether residual blocks may go together with channels."""
@@ -278,27 +289,28 @@ class Pruner:
 
     def replay(self, plan: Plan) -> Pruned:
         """What a plan has recorded, without looking at samples except to refit."""
-        rounds = self._rounds(None)
+        rounds = self._rounds(plan.budget.mode, None)
         for recorded in plan.rounds:
             rounds.repeat(recorded)
         return self._finished(rounds, plan.budget)
 
     def preview(self, mode: Mode, budget: Budget | None = None) -> Preview:
         """What could be cut; with a budget, what one round would cut."""
-        meter, analysis = self.meter(mode), self.analysis
+        meter, analysis = self.meter(mode), self.analysis(mode)
         self.require_something(mode)
         widths: tuple[int, ...] = ()
         blocks: tuple[BlockChoice, ...] = ()
         two_stages: tuple[str, ...] = ()
         target = None if budget is None else self._target(budget, meter)
         if self._may_drop(mode):
-            found = None if target is None else self.approach.blocks(meter, target)[0]
-            blocks = self.approach.choices(meter, found.ways if found else ())
+            approach = self.approach(mode)
+            found = None if target is None else approach.blocks(meter, target)[0]
+            blocks = approach.choices(meter, found.ways if found else ())
             widths = found.value.widths if found else ()
         elif target is not None:
             if self.options.strategy == "slr":
                 target = first_target(
-                    meter.of(self.base), max(target, self.approach.reach(meter)())
+                    meter.of(self.base), max(target, self.approach(mode).reach(meter)())
                 )
                 two_stages = (FIRST_STAGE,)
             choice = choose(analysis, meter, target, self.options, {})
@@ -343,14 +355,15 @@ class Pruner:
         if target >= whole:
             raise UsageError("the model is within the budget already", "ask for less")
         if self.options.strategy == "slr":
-            self.approach.reach(meter).require(target, whole, lambda: self.approach.ways)
+            approach = self.approach(budget.mode)
+            approach.reach(meter).require(target, whole, lambda: approach.ways)
         elif not self._may_drop(budget.mode):
-            require_possible(self.analysis, meter, target, self.options, whole)
+            require_possible(self.analysis(budget.mode), meter, target, self.options, whole)
         return target
 
-    def _rounds(self, first: Analysis | None) -> Rounds:
+    def _rounds(self, mode: Mode, first: Analysis | None) -> Rounds:
         return Rounds(
-            self.base, self.options, self.batches, self.has_samples, self.tell, first,
+            self.base, self._settled(mode), self.batches, self.has_samples, self.tell, first,
             self.workers, self.cache,
         )  # fmt: skip
 

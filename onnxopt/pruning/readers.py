@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from onnxopt.graph import Array
+from onnxopt.pruning.atoms import Axis
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.layer import Layer
 from onnxopt.pruning.stepper import weights_of
@@ -66,7 +67,7 @@ def readers(group: ChannelGroup, layers: Sequence[Layer], channels: Channels) ->
     looks: dict[Layer, Look] = {}
     for role in group.consumers:
         for layer in by_weight.get(role.weight.name, ()):
-            roots = input_roots(layer, role, channels)
+            roots = input_roots(layer, role, channels, group)
             if roots is not None:
                 rows = layer.unit_rows(roots, group.units)
                 found[layer] = _together(found[layer], rows) if layer in found else rows
@@ -102,10 +103,13 @@ def _together(
     ]
 
 
-def input_roots(layer: Layer, role: Role, channels: Channels) -> Array | None:
-    """The root of each channel that the layer reads."""
+def input_roots(layer: Layer, role: Role, channels: Channels, group: ChannelGroup) -> Array | None:
+    """The root of each channel that the layer reads, as one of what it reads or what it is given."""
     tracker = channels.tracker
-    if layer.spatial and layer.groups > 1:
+    source = None if group.is_read else tracker.sources.get((role.weight, role.axis))
+    if source is not None:
+        label: Axis = source
+    elif layer.spatial and layer.groups > 1:
         label = tracker.axes(role.node.inputs[0])[1]
     else:
         label = tracker.axes(role.weight)[role.axis]

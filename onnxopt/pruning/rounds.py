@@ -11,7 +11,7 @@ import onnx
 
 from onnxopt.errors import CheckError
 from onnxopt.graph import Array
-from onnxopt.pruning.analysis import Analysis, Tell, analyse, finite, ignored
+from onnxopt.pruning.analysis import Analysis, Tell, analyse, channels_of, finite, ignored
 from onnxopt.pruning.blocks import Block, blocks_of
 from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
@@ -99,7 +99,7 @@ class Rounds:
 
     def channels(self) -> Channels:
         """Of the model as it is."""
-        return Channels(self.pruned, self.batches[0], ignored(self.pruned, self.options.ignore))
+        return channels_of(self.pruned, self.batches, self.options)
 
     def analysis(self) -> Analysis:
         """Of the model as it is."""

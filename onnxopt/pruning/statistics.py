@@ -298,10 +298,10 @@ def _trial(
 
 
 def producer_weights(channels: Channels, group: ChannelGroup) -> list[Array]:
-    """What makes each unit, from every producer: [units, numbers]."""
+    """What makes each unit, from every producer, or what reads it: [units, numbers]."""
     tracker = channels.tracker
     found = []
-    for role in group.producers:
+    for role in group.producers or group.consumers:
         data = role.weight.array
         label = tracker.axes(role.weight)[role.axis]
         if data is None or isinstance(label, str) or data.dtype.kind not in "fiu":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -35,6 +35,9 @@ class Tracker:
             `follow.heads`; set by the analysis.
         reading: the node that is being followed.
         followed: nodes whose operator is known; only they are adjusted to a cut.
+        selective: layers, by their first outputs, that may read a part of what they are given.
+        sources: for an axis of a weight whose indices may go alone the axis of what it reads: an
+            index of that one takes its own with it, but not the other way round.
     """
 
     instance: Instance
@@ -44,6 +47,8 @@ class Tracker:
     lookahead: Callable[[Value, int], bool] = lambda value, axis: False
     reading: Node | None = None
     followed: set[Node] = field(default_factory=set)
+    selective: frozenset[str] = frozenset()
+    sources: dict[tuple[Value, int], IntArray] = field(default_factory=dict)
 
     def shape(self, value: Value) -> tuple[int, ...] | None:
         return self.instance.shape(value)
@@ -152,6 +157,26 @@ class Tracker:
     def role(self, node: Node, weight: Value, axis: int, side: Side) -> None:
         self.roles.append(Role(node, weight, axis, side))
 
+    def contract(self, node: Node, data: Axis, weight: Value, axis: int) -> None:
+        """The node multiplies an axis of its input with an axis of its weight."""
+        own = self.axes(weight)[axis]
+        is_selective = node.outputs[0].name in self.selective
+        if not is_selective or isinstance(data, str) or isinstance(own, str):
+            self.unite(data, own)
+            return
+        self.sources[weight, axis] = data
+        for same in _alike(self.atoms.roots(data)):
+            self.atoms.join_rows(own[None, same])
+
+    def following(self, dead: Collection[int]) -> Iterator[int]:
+        """The atoms, by their roots, of what layers cannot read any more without these."""
+        gone = np.array(sorted(set(dead)), np.int64)
+        for (weight, axis), source in self.sources.items():
+            own = self.axes(weight)[axis]
+            assert not isinstance(own, str), "it has atoms of its own"
+            lost = np.isin(self.atoms.roots(source), gone)
+            yield from self.atoms.roots(own[lost]).tolist()
+
     def join_blocks(self, axis: Axis, blocks: int) -> Axis:
         """Of `blocks` equal parts, each lives and dies as a whole."""
         if isinstance(axis, str):
@@ -167,6 +192,13 @@ class Tracker:
         self.atoms.join_rows(table.T)
         first: IntArray = table[0]
         return first
+
+
+def _alike(roots: IntArray) -> Iterator[IntArray]:
+    """The places of each root that is there more than once."""
+    order = np.argsort(roots, kind="stable")
+    starts = np.flatnonzero(np.diff(roots[order])) + 1
+    yield from (part for part in np.split(order, starts) if len(part) > 1)
 
 
 def one_of(axes: Sequence[Axis], tracker: Tracker) -> Axis:

@@ -18,10 +18,10 @@ from onnxopt.pruning.compensate import After, following
 from onnxopt.pruning.layer import Layer, Weights
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.pairs import find_pairs
-from onnxopt.pruning.refit import Looked, Refit, Task, error
+from onnxopt.pruning.refit import Looked, Refit, Task, error, refit
 from onnxopt.pruning.statistics import Ranking
 from onnxopt.pruning.stepper import Stepper, weights_of
-from onnxopt.pruning.turns import in_turns
+from onnxopt.pruning.turns import in_turns, moved
 
 TURNS = 4
 """Turns of a trial; what more of them gain is about the same for all groups."""
@@ -29,18 +29,21 @@ TURNS = 4
 
 @dataclass(frozen=True, eq=False)
 class Couple:
-    """The two layers around a group, with nothing but a Relu between them.
+    """Two layers with nothing but a Relu between them that are refitted when a group is cut.
 
     Attributes:
-        first, second: what makes the channels, and the only layer that reads them.
+        first, second: what makes the channels, and the only layer that reads them. If the group is
+            what a layer reads, that layer, and the one behind it.
         after: what follows the second.
         kept: for each of SENSITIVITY_CUTS which of the channels [channels] stay.
+        is_read: they are those that the first layer reads; else those between the two.
     """
 
     first: Layer
     second: Layer
     after: After
     kept: tuple[Array, ...]
+    is_read: bool = False
 
 
 def couples(channels: Channels, rankings: Sequence[Ranking]) -> dict[int, Couple]:
@@ -53,22 +56,30 @@ def couples(channels: Channels, rankings: Sequence[Ranking]) -> dict[int, Couple
     layers = list(find_layers(graph, shape))
     pairs, after = find_pairs(graph, layers), following(graph, layers, shape)
     seconds = {layer.weight: layer for layer in layers if layer.node in pairs}
+    behind = {pairs[layer.node].weight: layer for layer in seconds.values()}
     found = {}
     for number, (group, ranking) in enumerate(zip(channels.groups, rankings, strict=True)):
         readers = {role.weight.name for role in group.consumers}
-        second = seconds.get(min(readers, default="")) if len(readers) == 1 else None
+        followed = behind if group.is_read else seconds
+        second = followed.get(min(readers, default="")) if len(readers) == 1 else None
         if second is None or not ranking.trials:
             continue
         first = pairs[second.node]
-        made = next((r for r in group.producers if r.weight.name == first.weight), None)
+        ends = group.consumers if group.is_read else group.producers
+        made = next((r for r in ends if r.weight.name == first.weight), None)
         if made is None:
             continue
         label = channels.tracker.axes(made.weight)[made.axis]
         assert not isinstance(label, str), "channels of a group have atoms"
         roots = channels.tracker.atoms.roots(label)
         kept = tuple(~np.isin(roots, [group.units[int(u)] for u in gone]) for gone in ranking.tried)
-        found[number] = Couple(first, second, after[second.output][0], kept)
+        found[number] = Couple(first, second, after[second.output][0], kept, group.is_read)
     return found
+
+
+def _narrowed(values: Array, kept: Array, layer: Layer) -> Array:
+    """The channels of what a layer reads that stay."""
+    return np.compress(kept, values, 1 if layer.spatial else -1)
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,12 +98,14 @@ class Turned:
 
         Args:
             number: of the share in SENSITIVITY_CUTS.
-            trial: the weights of the second layer, refitted alone.
+            trial: the weights of the layer that reads the channels, refitted alone.
         """
         first, second, kept = self.couple.first, self.couple.second, self.couple.kept[number]
         if not kept.any():  # of a single channel three quarters are all
             return trial
         stored = weights_of(self.stepper.proto, first.parameters + second.parameters)
+        if self.couple.is_read:
+            return self._read(kept, trial, stored)
         rows = np.append(np.repeat(kept, second.taps), True)
         one, two = first.matrix(stored), second.matrix({**stored, **trial})
         task = self._task(kept, stored)
@@ -105,10 +118,24 @@ class Turned:
         one[:, :, kept], two[:, rows] = made.first, made.second
         return {**trial, **first.stored(one, stored), **second.stored(two, {**stored, **trial})}
 
+    def _read(self, kept: Array, trial: Weights, stored: Weights) -> Mapping[str, Array]:
+        """The same where the first layer reads less: first the second layer makes up for it."""
+        first, second = self.couple.first, self.couple.second
+        rows = np.append(np.repeat(kept, first.taps), True)
+        one, two = first.matrix({**stored, **trial}), second.matrix(stored)
+        seen = [_narrowed(x, kept, first) for x in self._seen[0]]
+        task = moved(self._task(np.ones(one.shape[2], bool), stored), first, seen, one[:, rows])
+        alone, refitted, _ = refit(task, two)
+        made = in_turns(task, first, seen, one[:, rows], refitted, alone, TURNS, last=0)
+        if made is None:
+            return {**trial, **second.stored(refitted, stored)} if alone.kept else trial
+        one[:, rows] = made.first
+        both = {**trial, **first.stored(one, {**stored, **trial})}
+        return {**both, **second.stored(made.second, {**stored, **both})}
+
     def _task(self, kept: Array, stored: Weights) -> Task:
         _, between, targets, shortcuts = self._seen
-        axis = 1 if self.couple.second.spatial else -1
-        left = [np.compress(kept, z, axis) for z in between]
+        left = [_narrowed(z, kept, self.couple.second) for z in between]
         looked = Looked(
             self.couple.second, left, [t.shape for t in targets], len(left) * self.stepper.size
         )

@@ -99,13 +99,13 @@ def in_turns(
         tried = one + _change(known, task, looked, one, two, train)
         if not np.isfinite(tried).all():
             break
-        moved = _moved(task, first, inputs, tried)
-        again, fitted, chosen = refit(moved, two)
+        turned = moved(task, first, inputs, tried)
+        again, fitted, chosen = refit(turned, two)
         if not again.after < done.after * WORTHWHILE:
             last = last if again.after < done.after * OVERFITTED else 0
             break
         done = replace(again, before=done.before, kept=again.after < done.before)
-        one, two, task, strength = tried, fitted, moved, chosen
+        one, two, task, strength = tried, fitted, turned, chosen
         best = Turns(one, two, done)
     if best is None or not last or judging == train:
         return best
@@ -114,7 +114,7 @@ def in_turns(
         one = one + _change(known, task, looked, one, two, [*train, *judging])
         if not np.isfinite(one).all():
             break
-        task = _moved(task, first, inputs, one)
+        task = moved(task, first, inputs, one)
         two = by_all_samples(task, two, strength)
         if not np.isfinite(two).all():
             break
@@ -122,7 +122,7 @@ def in_turns(
     return best
 
 
-def _moved(task: Task, first: Layer, inputs: Sequence[Array], one: Array) -> Task:
+def moved(task: Task, first: Layer, inputs: Sequence[Array], one: Array) -> Task:
     """The second layer's task with what the first one gives it now."""
     return task.moved(list(in_order(_rectified(first, one), inputs, task.workers)))
 

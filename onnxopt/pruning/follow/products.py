@@ -10,6 +10,7 @@ from onnxopt.graph import Node, Value
 from onnxopt.pruning.atoms import Axis
 from onnxopt.pruning.cut import Cut
 from onnxopt.pruning.follow.elementwise import broadcast_axes, unknown
+from onnxopt.pruning.selecting import select
 from onnxopt.pruning.tracker import Tracker
 
 
@@ -18,7 +19,11 @@ def convolution(node: Node, t: Tracker) -> None:
     x, w, bias, scales = _convolution_inputs(node)
     data, weight = t.axes(x), t.axes(w)
     group = int(node.attr("group") or 1)
-    made = _grouped(node, t, data[1], weight, group, (t.shape(w) or (0, 0))[1])
+    if group == 1:
+        t.contract(node, data[1], w, 1)
+        made = weight[0]
+    else:
+        made = _grouped(node, t, data[1], weight, group, (t.shape(w) or (0, 0))[1])
     for value in (bias, *scales):
         if value is not None and len(t.axes(value)) == 1 and (t.shape(value) or (1,))[0] > 1:
             t.unite(made, t.axes(value)[0])
@@ -42,9 +47,6 @@ def _grouped(
     node: Node, t: Tracker, channels: Axis, weight: list[Axis], group: int, per_group: int
 ) -> Axis:
     """Join input channels and filters as the groups demand; the label of the output channels."""
-    if group == 1:
-        t.unite(channels, weight[1])
-        return weight[0]
     if per_group == 1 or group >= per_group:
         # Whole groups go: each is its input channels and its filters.
         t.join_blocks(channels, group)
@@ -70,6 +72,8 @@ def adjust_convolution(node: Node, cut: Cut) -> None:
     """`group` follows the channels and the width of a group."""
     group = int(node.attr("group") or 1)
     if group == 1:
+        if node.outputs[0].name in cut.tracker.selective:
+            select(node, 1, 1, cut)
         return
     x, w, _, _ = _convolution_inputs(node)
     channels = cut.size(x, 1)
@@ -118,8 +122,8 @@ def gemm(node: Node, t: Tracker) -> None:
     a, b = t.axes(node.inputs[0]), t.axes(node.inputs[1])
     flip_a, flip_b = bool(node.attr("transA")), bool(node.attr("transB"))
     rows, inner = (a[1], a[0]) if flip_a else (a[0], a[1])
-    other, columns = (b[1], b[0]) if flip_b else (b[0], b[1])
-    t.unite(inner, other)
+    columns = b[0] if flip_b else b[1]
+    t.contract(node, inner, node.inputs[1], 1 if flip_b else 0)
     t.role(node, node.inputs[1], 1 if flip_b else 0, "in")
     t.role(node, node.inputs[1], 0 if flip_b else 1, "out")
     t.role(node, node.inputs[0], 0 if flip_a else 1, "in")
@@ -127,6 +131,13 @@ def gemm(node: Node, t: Tracker) -> None:
     t.set(output, [rows, columns])
     if (c := node.input(2)) is not None:
         t.set(output, _with_bias(c, output, t))
+
+
+def adjust_product(node: Node, cut: Cut) -> None:
+    """A layer that reads a part of what it is given is given that part."""
+    if node.outputs[0].name in cut.tracker.selective:
+        axis = len(cut.tracker.axes(node.inputs[0])) - 1
+        select(node, axis, 1 if node.attr("transB") else 0, cut)
 
 
 def _with_bias(c: Value, output: Value, t: Tracker) -> list[Axis]:
@@ -142,7 +153,7 @@ def matmul(node: Node, t: Tracker) -> None:
     if shape is None or not a or not b:
         t.set(output, unknown([left, right], output, t))
         return
-    t.unite(a[-1], b[-2] if len(b) > 1 else b[0])
+    t.contract(node, a[-1], right, max(len(b) - 2, 0))
     t.role(node, right, max(len(b) - 2, 0), "in")
     t.role(node, left, len(a) - 1, "in")
     result = _batch(node, t, left, right, shape)
@@ -234,4 +245,5 @@ FOLLOW = {
 ADJUST = {
     **dict.fromkeys(("Conv", "QLinearConv", "ConvInteger", "FusedConv"), adjust_convolution),
     "ConvTranspose": adjust_transposed,
+    **dict.fromkeys(("Gemm", "MatMul"), adjust_product),
 }

@@ -1,0 +1,89 @@
+"""Layers that may read a part of the channels that they are given: a Gather selects these.
+
+Channels that many layers read, as those of a residual stream, can only go for all of them at once.
+What a single layer does without is its own affair: the columns of its weight go alone (channel
+selection: Liu et al., Learning Efficient Convolutional Networks through Network Slimming, ICCV
+2017, section 3.3).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import numpy as np
+
+from onnxopt.graph import Constant, Graph, Node
+from onnxopt.pruning.atoms import Axis
+from onnxopt.pruning.cut import Cut
+from onnxopt.pruning.groups import is_weight
+from onnxopt.pruning.tracker import Role, Tracker, is_labelled
+
+SELECTING = ("Conv", "Gemm", "MatMul")
+
+
+def selective(graph: Graph, tracker: Tracker, ignore: Collection[str]) -> frozenset[str]:
+    """The layers, by their first outputs, that do better to choose from what they are given.
+
+    They read channels that other layers read as well, or that have to stay for another reason. What
+    a layer reads alone goes together with what makes it.
+
+    Args:
+        ignore: names of nodes that stay as they are.
+    """
+    roles = [role for role in tracker.roles if role.side == "in" and is_weight(role.weight)]
+    readers: dict[int, set[Node]] = {}
+    for role in roles:
+        for root in _roots(tracker, tracker.axes(role.weight)[role.axis]):
+            readers.setdefault(root, set()).add(role.node)
+    return frozenset(
+        role.node.outputs[0].name
+        for role in roles
+        if _may_select(role, graph)
+        and role.node.name not in ignore
+        and is_labelled(tracker.axes(role.node.inputs[0])[1 if role.node.op == "Conv" else -1])
+        and len(roots := _roots(tracker, tracker.axes(role.weight)[role.axis])) > 1
+        and any(
+            len(readers[root]) > 1 or tracker.atoms.why_pinned(root) is not None for root in roots
+        )
+    )
+
+
+def _roots(tracker: Tracker, label: Axis) -> list[int]:
+    if isinstance(label, str) or not is_labelled(label):
+        return []
+    return list(dict.fromkeys(tracker.atoms.roots(label).tolist()))
+
+
+def _may_select(role: Role, graph: Graph) -> bool:
+    """One product with a weight of its own, on the right."""
+    node, weight = role.node, role.weight
+    return (
+        node.op in SELECTING
+        and node.is_standard
+        and node.graph is graph
+        and len(node.inputs) > 1
+        and weight is node.inputs[1]
+        and isinstance(weight, Constant)
+        and len(weight.consumers) == 1
+        and not weight.is_graph_output
+        and not node.attr("transA")
+        and int(node.attr("group") or 1) == 1
+    )
+
+
+def select(node: Node, axis: int, weight_axis: int, cut: Cut) -> None:
+    """Put a Gather before a layer that reads a part of what is left of an axis of its input."""
+    data, graph = node.inputs[0], node.graph
+    assert graph is not None
+    there, read = cut.kept(data, axis), cut.kept(node.inputs[1], weight_axis)
+    if read is None:
+        return
+    chosen = np.flatnonzero(read if there is None else read[there])
+    if len(chosen) == (len(read) if there is None else there.sum()):
+        return
+    made = graph.new_value(f"{data.name}_selected")
+    indices = graph.add_initializer(chosen.astype(np.int64), f"{made.name}_channels")
+    gather = Node("Gather", [data, indices], [made], {"axis": axis}, opset=node.opset)
+    graph.nodes.insert(graph.nodes.index(node), gather)
+    gather.graph = graph
+    node.inputs[0] = made

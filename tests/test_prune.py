@@ -159,7 +159,7 @@ def test_on_a_relaxed_grid_narrow_groups_are_not_all_or_half() -> None:
     options = replace(QUICK, multiple_of=64, relaxed=True)
     preview = Pruner(digits(), None, options)
     for relaxed, fewest in ((True, 4), (False, 2)):
-        curves = curves_of(preview.analysis, replace(options, relaxed=relaxed), {})
+        curves = curves_of(preview.analysis("flops"), replace(options, relaxed=relaxed), {})
         assert min(len(curve.widths) for curve in curves) == fewest
 
 

@@ -261,7 +261,7 @@ def test_what_is_known_of_groups_comes_back_to_the_bit_from_any_part_of_the_cach
     proto = blocks()
 
     def known(**given: Any) -> list[bytes]:
-        analysis = Pruner(proto, samples_of(proto), cache=tmp_path, **given).analysis
+        analysis = Pruner(proto, samples_of(proto), cache=tmp_path, **given).analysis("flops")
         found = [array.tobytes() for array in analysis.lost]
         for ranking in analysis.rankings:
             found += [ranking.order.tobytes(), ranking.curve.tobytes()]
@@ -270,7 +270,7 @@ def test_what_is_known_of_groups_comes_back_to_the_bit_from_any_part_of_the_cach
 
     expected = known()
     kept = files(tmp_path)
-    assert len(kept) == 4  # two groups, each with its order and its sensitivity
+    assert len(kept) == 8  # of two layers what they make and what they read: order, sensitivity
     for file in kept:
         file.unlink()
         assert known(workers=2) == expected

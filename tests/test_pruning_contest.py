@@ -50,7 +50,7 @@ def impossible(rounds: Rounds) -> bool:
 
 def begin(batches: Sequence[Batch], tell: Tell) -> Rounds:
     found = pruner()
-    return Rounds(found.base, found.options, batches, True, tell, found.analysis)
+    return Rounds(found.base, found.options, batches, True, tell, found.analysis("latency"))
 
 
 def winner(entries: dict[str, Entry], saved: Pieces = NOWHERE) -> str:
@@ -189,9 +189,9 @@ def test_the_notes_of_a_pruned_model_tell_of_the_sets_of_blocks_that_were_tried(
 def doubtful(scale: float) -> Pruner:
     """Blocks of which too little harm is expected, so that several sets are as likely."""
     found = Pruner(digits(), digits_samples(64), QUICK, workers=1)
-    found.approach.ways = {
+    found.approach("flops").ways = {
         block: tuple(replace(way, damage=scale * way.damage) for way in ways)
-        for block, ways in found.approach.ways.items()
+        for block, ways in found.approach("flops").ways.items()
     }
     return found
 
@@ -200,7 +200,9 @@ def test_rivals_are_as_likely_as_they_must_be_and_differ_in_their_number_of_bloc
     found = doubtful(0.1)
     for share in (0.5, 0.3):
         target = share * FLOPS.of(found.base)
-        sets = choose_blocks(found.analysis, found.approach.ways, FLOPS, target, QUICK)
+        sets = choose_blocks(
+            found.analysis("flops"), found.approach("flops").ways, FLOPS, target, QUICK
+        )
         counts = [len(each.ways) for each in sets]
         assert len(set(counts)) == len(counts) > 1
         assert all(each.value.damage <= LIKELY * sets[0].value.damage for each in sets)
@@ -213,8 +215,10 @@ def test_which_set_wins_does_not_depend_on_which_was_expected_to(
     found = doubtful(0.1)
     meter = found.meter("flops")
     target = 0.3 * meter.of(found.base)
-    first, _ = found.approach.blocks(meter, target)
-    sets = chosen(found.analysis, found.approach.ways, meter, target, QUICK, found.tell)
+    first, _ = found.approach("flops").blocks(meter, target)
+    sets = chosen(
+        found.analysis("flops"), found.approach("flops").ways, meter, target, QUICK, found.tell
+    )
     assert len(sets) > 1 and set(first.ways) != set(sets[0].ways)
     monkeypatch.setattr("onnxopt.pruning.approach.chosen", lambda *given: chosen(*given)[::-1])
-    assert found.approach.blocks(meter, target)[0].ways == first.ways
+    assert found.approach("flops").blocks(meter, target)[0].ways == first.ways

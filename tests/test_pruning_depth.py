@@ -55,12 +55,12 @@ def made_up_ways(damages: dict[str, float]) -> dict[Block, tuple[Way, ...]]:
     """The blocks of the model, with other damages."""
     return {
         block: tuple(replace(way, damage=damages[block.name]) for way in found[:1])
-        for block, found in pruner().approach.ways.items()
+        for block, found in pruner().approach("latency").ways.items()
     }
 
 
 def test_every_block_of_the_model_can_be_done_without_and_shows_it() -> None:
-    ways = pruner().approach.ways
+    ways = pruner().approach("latency").ways
     assert len(ways) == 4
     for block, found in ways.items():
         assert found[0].kind == "removed" and all(way.block is block for way in found)
@@ -68,9 +68,13 @@ def test_every_block_of_the_model_can_be_done_without_and_shows_it() -> None:
 
 
 def test_refits_of_the_next_block_make_up_for_most_of_a_gap() -> None:
-    alone = {block.name: ways[0].damage for block, ways in pruner().approach.ways.items()}
+    alone = {
+        block.name: ways[0].damage for block, ways in pruner().approach("latency").ways.items()
+    }
     options = replace(QUICK, compensation="ridge")
-    refitted = {b.name: ways[0].damage for b, ways in pruner(options, 192).approach.ways.items()}
+    refitted = {
+        b.name: ways[0].damage for b, ways in pruner(options, 192).approach("latency").ways.items()
+    }
     assert sum(refitted[name] < 0.7 * alone[name] for name in alone) >= 3
 
 
@@ -78,12 +82,16 @@ def test_refits_of_the_next_block_make_up_for_most_of_a_gap() -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed: int) -> None:
     rng = np.random.default_rng(seed)
-    names = [block.name for block in pruner().approach.ways]
+    names = [block.name for block in pruner().approach("latency").ways]
     ways = made_up_ways({name: float(10 ** rng.uniform(-3, 0)) for name in names})
     target = share * FLOPS.of(pruner().base)
-    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
+    found = choose_blocks(pruner().analysis("latency"), ways, FLOPS, target, QUICK)[0]
     search = Search(
-        pruner().analysis, ways, Savings(pruner().analysis.channels, FLOPS), target, QUICK
+        pruner().analysis("latency"),
+        ways,
+        Savings(pruner().analysis("latency").channels, FLOPS),
+        target,
+        QUICK,
     )
     sets = [
         frozenset(w[0] for w in some)
@@ -95,16 +103,16 @@ def test_the_set_of_blocks_is_as_good_as_the_best_of_all_sets(share: float, seed
 
 
 def test_blocks_that_do_no_harm_go_and_those_that_do_much_stay() -> None:
-    names = [block.name for block in pruner().approach.ways]
+    names = [block.name for block in pruner().approach("latency").ways]
     ways = made_up_ways({name: 0.0 if name == names[1] else 1e3 for name in names})
     target = 0.8 * FLOPS.of(pruner().base)
-    found = choose_blocks(pruner().analysis, ways, FLOPS, target, QUICK)[0]
+    found = choose_blocks(pruner().analysis("latency"), ways, FLOPS, target, QUICK)[0]
     assert [way.block.name for way in found.ways] == [names[1]]
 
 
 def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
-    savings = Savings(pruner().analysis.channels, FLOPS)
-    for ways in pruner().approach.ways.values():
+    savings = Savings(pruner().analysis("latency").channels, FLOPS)
+    for ways in pruner().approach("latency").ways.values():
         for way in ways:
             left = FLOPS.of(without(pruner().base, {way.block: way.standin}))
             assert savings.saved(way) == pytest.approx(savings.whole - left)
@@ -113,7 +121,7 @@ def test_what_is_saved_is_what_the_models_without_blocks_cost_less() -> None:
 
 
 def test_blocks_of_the_second_stage_go_in_the_order_of_harm_for_what_they_save() -> None:
-    names = [block.name for block in pruner().approach.ways]
+    names = [block.name for block in pruner().approach("latency").ways]
     ways = made_up_ways({name: float(number + 1) for number, name in enumerate(names)})
     base = pruner().base
     whole = FLOPS.of(base)
@@ -185,7 +193,7 @@ def test_what_is_left_without_blocks_is_proved_and_a_wrong_one_is_not(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     base, batches = pruner().base, pruner().batches
-    blocks = list(pruner().approach.ways)
+    blocks = list(pruner().approach("latency").ways)
     made = standins(base, {blocks[0]: "replaced", blocks[2]: "removed"}, batches)
     assert isinstance(made[blocks[0]], Replaced) and isinstance(made[blocks[2]], Removed)
     assert prove_gap(base, made, batches[0]).error < 1e-5
@@ -317,16 +325,16 @@ def test_with_a_budget_of_time_blocks_may_go() -> None:
 
 def test_a_preview_says_which_blocks_could_go_and_which_would() -> None:
     found = pruner(WIDE).preview("flops", Budget("flops", 0.4))
-    assert len(found.blocks) == len(pruner().approach.ways)
+    assert len(found.blocks) == len(pruner().approach("latency").ways)
     assert any(choice.becomes for choice in found.blocks)
     assert not any(choice.becomes for choice in pruner().preview("flops").blocks)
 
 
 def test_nodes_that_are_ignored_keep_their_block() -> None:
-    name = next(iter(pruner().approach.ways)).nodes[0]
+    name = next(iter(pruner().approach("latency").ways)).nodes[0]
     node = next(node for node in pruner().base.graph.node if name in node.output)
     kept = pruner(replace(QUICK, ignore=(node.name,)))
-    assert len(kept.approach.ways) == len(pruner().approach.ways) - 1
+    assert len(kept.approach("latency").ways) == len(pruner().approach("latency").ways) - 1
 
 
 @pytest.mark.parametrize(
@@ -358,7 +366,7 @@ def test_a_model_without_blocks_is_refused_without_a_word_of_them() -> None:
     kept = tuple(node.name for node in pruner().base.graph.node if node.op_type == "Add")
     assert kept, "blocks are called by the nodes that add"
     blockless = pruner(replace(QUICK, ignore=kept))
-    assert not blockless.approach.ways
+    assert not blockless.approach("latency").ways
     with pytest.raises(UsageError, match="most of it in /") as told:
         blockless.at(Budget("flops", 0.0001))
     assert "residual" not in told.value.what

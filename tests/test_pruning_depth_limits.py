@@ -100,7 +100,7 @@ def test_a_model_whose_only_channels_go_with_their_block_is_pruned(
     name: str, tmp_path: Path
 ) -> None:
     proto = CASES[name].model()
-    made = pruner_of(proto, tmp_path).at(Budget("params", 0.4))
+    made = pruner_of(proto, tmp_path, replace(DROP, reads="all")).at(Budget("params", 0.4))
     assert made.cost.parameters <= 0.4 * made.original.parameters
     if name != "squeeze and excitation":  # there the block does more harm than its channels
         assert gone(made) and not any(choice.removed for choice in made.rounds[0].groups)
@@ -121,7 +121,7 @@ def pinned(blocks: int) -> onnx.ModelProto:
 @pytest.mark.parametrize("mode", ["flops", "params", "memory"])
 def test_blocks_go_where_no_channel_can(mode: StaticMode, tmp_path: Path) -> None:
     found = pruner_of(pinned(4), tmp_path)
-    assert not found.analysis.groups and len(found.approach.ways) == 4
+    assert not found.analysis("latency").groups and len(found.approach("latency").ways) == 4
     made = found.at(Budget(mode, 0.6))
     assert len(gone(made)) in (2, 3)
     left, whole = measured(made.cost, mode), measured(made.original, mode)
@@ -183,7 +183,7 @@ def test_of_a_quantized_model_blocks_go_by_time_and_channels_do_not(tmp_path: Pa
     proto, fake = quantized(3), timed_models.Fake(startup=0.0)
     given, options = samples(proto, tmp_path), replace(DROP, blocks="auto")
     found = Pruner(proto, given, options, stopwatch=fake.stopwatch, workers=1)
-    assert found.analysis.groups and not found.timed.meter.knows_widths
+    assert found.analysis("latency").groups and not found.timed.meter.knows_widths
     made = found.at(Budget("latency", 0.8))
     assert gone(made) and made.latency is not None and made.latency.reached <= 0.82
     assert not any(choice.removed for choice in made.rounds[0].groups)
@@ -238,17 +238,17 @@ def test_blocks_alone_that_do_not_reach_a_budget_say_how_far_they_go(
 
 def test_of_nested_blocks_the_outer_one_takes_the_inner_ones_with_it(tmp_path: Path) -> None:
     found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
-    blocks = {block.name: block for block in found.approach.ways}
+    blocks = {block.name: block for block in found.approach("latency").ways}
     pairs = [(a, b) for a, b in itertools.permutations(blocks, 2) if a in blocks[b].nodes]
     assert ("s1", "s3") in pairs and ("t", "s2") in pairs
     for cheap in blocks:
         ways = {
             block: tuple(replace(w, damage=1e-6 if block.name == cheap else 1.0) for w in each[:1])
-            for block, each in found.approach.ways.items()
+            for block, each in found.approach("latency").ways.items()
         }
         for share in (0.6, 0.15):
             target = share * PARAMS.of(found.base)
-            chosen = choose_blocks(found.analysis, ways, PARAMS, target, DROP)[0]
+            chosen = choose_blocks(found.analysis("latency"), ways, PARAMS, target, DROP)[0]
             ordered = blocks_in_order(found.base, ways, PARAMS, 0.0)
             for taken in (chosen.ways, ordered):
                 names = {way.block.name for way in taken}
@@ -259,8 +259,8 @@ def test_all_sets_of_nested_blocks_are_proved_and_cost_no_more_than_expected(
     tmp_path: Path,
 ) -> None:
     found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    first = {block: ways[0] for block, ways in found.approach.ways.items()}
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    first = {block: ways[0] for block, ways in found.approach("latency").ways.items()}
     for size in (1, 2, 3):
         for some in itertools.combinations(first, size):
             made = standins(found.base, dict.fromkeys(some, "removed"), found.batches)
@@ -274,9 +274,9 @@ def test_all_sets_of_nested_blocks_are_proved_and_cost_no_more_than_expected(
 
 def test_gaps_in_a_row_count_those_right_behind_whatever_lies_inside(tmp_path: Path) -> None:
     found = pruner_of(CHAIN, tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    ways = [each[0] for each in found.approach.ways.values()]
-    search = Search(found.analysis, found.approach.ways, savings, 1.0, DROP)
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    ways = [each[0] for each in found.approach("latency").ways.values()]
+    search = Search(found.analysis("latency"), found.approach("latency").ways, savings, 1.0, DROP)
 
     def runs(*taken: Way) -> list[int]:
         return [search._run(way.block, frozenset(taken)) for way in ways]
@@ -292,7 +292,7 @@ def test_gaps_in_a_row_count_those_right_behind_whatever_lies_inside(tmp_path: P
         ways[1].block: (ways[1],),
         ways[2].block: (ways[2],),
     }
-    search = Search(found.analysis, within, savings, 1.0, DROP)
+    search = Search(found.analysis("latency"), within, savings, 1.0, DROP)
     assert runs(ways[1]) == [2, 1, 1]
     assert runs(within[inner][0]) == [2, 1, 1]
 
@@ -309,12 +309,12 @@ def test_blocks_are_tried_where_inputs_are_too_large_to_hold_all_of_them(
     monkeypatch.setattr(stepper, "LARGEST_FRONTIER_BYTES", 12 * 4 * 4 * 16 * 16)
     found = pruner_of(proto, tmp_path)
     assert len(found.batches) == 64
-    (ways,) = found.approach.ways.values()
+    (ways,) = found.approach("latency").ways.values()
     assert 0.1 < ways[0].damage < 2
 
 
 def damages(found: Pruner, cache: Cache) -> list[list[float]]:
-    rounds = found._rounds(None)
+    rounds = found._rounds("latency", None)
     ways = ways_without(
         found.base, found._channels(), rounds.blocks(), found.batches, saved=cache.pieces("blocks")
     )
@@ -353,8 +353,8 @@ def test_any_number_of_workers_and_any_interruption_lead_to_the_same_bytes(tmp_p
 
 def test_the_blocks_of_a_transformer_are_tried_and_go(tmp_path: Path) -> None:
     found = pruner_of(judge.tiny("attention"), tmp_path, replace(DROP, max_per_group=0.3))
-    ways = {block.name: ways for block, ways in found.approach.ways.items()}
-    kinds = {block.name: block.kind for block in found.approach.ways}
+    ways = {block.name: ways for block, ways in found.approach("latency").ways.items()}
+    kinds = {block.name: block.kind for block in found.approach("latency").ways}
     assert kinds == {"sum1": "attention", "sum2": "mlp"}
     assert [way.kind for way in ways["sum2"]] == ["removed", "shifted", "replaced"]
     lost = [way.damage for way in ways["sum2"]]
@@ -381,7 +381,7 @@ def test_neither_the_nodes_nor_the_sum_of_a_block_that_is_ignored_go(
     for node in proto.graph.node:
         node.name = names.get(node.output[0], f"node_{node.output[0]}")
     found = pruner_of(proto, tmp_path, replace(DROP, ignore=(pattern,)))
-    assert [block.exit for block in found.approach.ways] == ["s1", "s3"]
+    assert [block.exit for block in found.approach("latency").ways] == ["s1", "s3"]
 
 
 def test_it_is_told_where_blocks_were_looked_at_and_all_stay(tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_it_is_told_where_blocks_were_looked_at_and_all_stay(tmp_path: Path) -> 
 
 def test_a_block_whose_channels_are_not_known_cannot_be_shifted(tmp_path: Path) -> None:
     found = pruner_of(CHAIN, tmp_path)
-    block = replace(next(iter(found.approach.ways)), axis=None)
+    block = replace(next(iter(found.approach("latency").ways)), axis=None)
     with pytest.raises(CheckError, match=r"'s1' cannot be shifted"):
         standins(found.base, {block: "shifted"}, found.batches)
 
@@ -414,7 +414,11 @@ def test_damage_is_judged_on_batches_that_nothing_was_fitted_to(tmp_path: Path) 
 
     def lost(*batches: Batch) -> list[float]:
         ways = ways_without(
-            found.base, found._channels(), found._rounds(None).blocks(), batches, is_repaired=False
+            found.base,
+            found._channels(),
+            found._rounds("latency", None).blocks(),
+            batches,
+            is_repaired=False,
         )
         return [each[0].damage for each in ways.values()]
 
@@ -424,7 +428,7 @@ def test_damage_is_judged_on_batches_that_nothing_was_fitted_to(tmp_path: Path) 
 
 def test_what_takes_more_time_must_leave_clearly_less_of_the_error(tmp_path: Path) -> None:
     found = pruner_of(CHAIN, tmp_path)
-    block = next(iter(found.approach.ways))
+    block = next(iter(found.approach("latency").ways))
     offset, matrix = np.ones(6, np.float32), np.eye(6, dtype=np.float32)
     standins: tuple[StandIn, ...] = (Removed(), Removed(offset), Replaced(matrix, offset))
 
@@ -449,7 +453,7 @@ def test_what_takes_more_time_must_leave_clearly_less_of_the_error(tmp_path: Pat
 
 def test_a_block_whose_loss_no_output_shows_in_numbers_is_left_out(tmp_path: Path) -> None:
     found = pruner_of(CASES["quantized"].model(), tmp_path)
-    rounds = found._rounds(None)
+    rounds = found._rounds("latency", None)
     assert len(rounds.blocks()) == 1 and tried(rounds) == {}
 
 
@@ -469,7 +473,7 @@ def test_layers_up_to_the_next_sum_are_refitted_behind_a_gap_but_not_too_many(
     monkeypatch.setattr(block_trials, "MOST_FOLLOWING", most)
     found = pruner_of(proto, tmp_path)
     trial = _Trial(found.base, found._channels(), found.batches, is_repaired=True)
-    first, second = found._rounds(None).blocks()
+    first, second = found._rounds("latency", None).blocks()
     assert [layer.output for layer in trial._behind(first)] == ["c", "d"]
     assert [layer.output for layer in trial._behind(second)] == last
 
@@ -478,8 +482,14 @@ def test_no_step_of_the_search_leads_to_a_block_inside_of_another_that_is_gone(
     tmp_path: Path,
 ) -> None:
     found = pruner_of(CASES["blocks in a block"].model(), tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    search = Search(found.analysis, found.approach.ways, savings, 0.2 * savings.whole, DROP)
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    search = Search(
+        found.analysis("latency"),
+        found.approach("latency").ways,
+        savings,
+        0.2 * savings.whole,
+        DROP,
+    )
     pending, seen = [frozenset[Way]()], set[frozenset[Way]]()
     while pending:
         gone = pending.pop()
@@ -494,9 +504,15 @@ def test_no_step_of_the_search_leads_to_a_block_inside_of_another_that_is_gone(
 
 def test_a_search_goes_back_where_a_block_is_not_worth_what_it_costs(tmp_path: Path) -> None:
     found = pruner_of(CHAIN, tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    search = Search(found.analysis, found.approach.ways, savings, 0.2 * savings.whole, DROP)
-    one, two, three = (each[0] for each in found.approach.ways.values())
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    search = Search(
+        found.analysis("latency"),
+        found.approach("latency").ways,
+        savings,
+        0.2 * savings.whole,
+        DROP,
+    )
+    one, two, three = (each[0] for each in found.approach("latency").ways.values())
     steps = list(search.promising(frozenset({one, two}), search.value(frozenset({one, two}))))
     assert frozenset({one}) in steps and frozenset({two}) in steps
     assert frozenset({one, two, three}) in steps
@@ -511,11 +527,11 @@ def test_errors_of_gaps_and_of_widths_add_up_to_more_than_their_sum() -> None:
 
 def test_what_gaps_behind_would_have_repaired_stays_lost(tmp_path: Path) -> None:
     found = pruner_of(CHAIN, tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    first, middle, last = (each[0] for each in found.approach.ways.values())
-    repaired = Search(found.analysis, found.approach.ways, savings, 1.0, DROP)
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    first, middle, last = (each[0] for each in found.approach("latency").ways.values())
+    repaired = Search(found.analysis("latency"), found.approach("latency").ways, savings, 1.0, DROP)
     plain = replace(DROP, compensation="none")
-    alone = Search(found.analysis, found.approach.ways, savings, 1.0, plain)
+    alone = Search(found.analysis("latency"), found.approach("latency").ways, savings, 1.0, plain)
     none = frozenset[Way]()
     for way in (first, middle, last):
         assert alone._damage(way, frozenset({first, last})) == way.damage
@@ -538,29 +554,34 @@ def test_the_most_promising_step_is_close_to_the_best_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     found = pruner_of(chain(4, 12, 6, 16, 8, 10), tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
+    savings = Savings(found.analysis("latency").channels, PARAMS)
     monkeypatch.setattr(depth, "TRIED", 1)
     none = frozenset[Way]()
     for damage, share in itertools.product((0.01, 0.5), (0.8, 0.5, 0.3)):
-        ways = {b: (replace(each[0], damage=damage),) for b, each in found.approach.ways.items()}
+        ways = {
+            b: (replace(each[0], damage=damage),)
+            for b, each in found.approach("latency").ways.items()
+        }
         target = share * savings.whole
-        search = Search(found.analysis, ways, savings, target, DROP)
+        search = Search(found.analysis("latency"), ways, savings, target, DROP)
         value = search.value(none)
         best = min(search.value(frozenset(each)).damage for each in ways.values())
         first = next(iter(search.promising(none, value)))
         assert search.value(first).damage <= 1.2 * best
-        less = Search(found.analysis, ways, savings, SLOPE * target, DROP).value(none)
+        less = Search(found.analysis("latency"), ways, savings, SLOPE * target, DROP).value(none)
         lost, saved = less.of_widths - value.of_widths, (1 - SLOPE) * target
         assert 0.5 < search._price(none, value) * saved / lost < 2
-    beyond = Search(found.analysis, found.approach.ways, savings, 1.0, DROP)
+    beyond = Search(found.analysis("latency"), found.approach("latency").ways, savings, 1.0, DROP)
     assert beyond._price(none, beyond.value(none)) == np.inf
 
 
 def test_blocks_that_go_are_told_in_the_order_of_the_model(tmp_path: Path) -> None:
     found = pruner_of(chain(6, 6, 6, 6), tmp_path)
-    ways = {b: (replace(each[0], damage=1e-6),) for b, each in found.approach.ways.items()}
+    ways = {
+        b: (replace(each[0], damage=1e-6),) for b, each in found.approach("latency").ways.items()
+    }
     for turned in (ways, dict(reversed(ways.items()))):
-        chosen = choose_blocks(found.analysis, turned, PARAMS, 150, DROP)[0]
+        chosen = choose_blocks(found.analysis("latency"), turned, PARAMS, 150, DROP)[0]
         names = [way.block.exit for way in chosen.ways]
         assert len(names) >= 3 and names == sorted(names)
 
@@ -569,26 +590,27 @@ def test_the_layers_of_a_block_cost_what_their_own_weights_are(tmp_path: Path) -
     found = pruner_of(CHAIN, tmp_path)
     weights = 2 * 6 * 6 * 3 * 3
     for mode, each in (("params", 1), ("flops", 2 * 6 * 6)):
-        savings = Savings(found.analysis.channels, Static(mode))  # type: ignore[arg-type]
-        costs = [savings.layers(block) for block in found.approach.ways]
+        savings = Savings(found.analysis("latency").channels, Static(mode))  # type: ignore[arg-type]
+        costs = [savings.layers(block) for block in found.approach("latency").ways]
         assert costs == pytest.approx([each * weights] * 3, rel=0.05)  # biases beside them
     shared = onnx.ModelProto()
     shared.CopyFrom(CHAIN)
     for node in shared.graph.node:
         node.input[:] = ["wa0" if name == "wa1" else name for name in node.input]
     found = pruner_of(shared, tmp_path)
-    savings = Savings(found.analysis.channels, PARAMS)
-    costs = [savings.layers(block) for block in found.approach.ways]
+    savings = Savings(found.analysis("latency").channels, PARAMS)
+    costs = [savings.layers(block) for block in found.approach("latency").ways]
     assert costs == pytest.approx([weights / 2, weights / 2, weights], rel=0.05)
     for (
         block,
         ways,
-    ) in found.approach.ways.items():  # what stays, since others read it, is not saved
+    ) in found.approach("latency").ways.items():  # what stays, since others read it, is not saved
         left = PARAMS.of(without(found.base, {block: ways[0].standin}))
         assert savings.saved(ways[0]) == pytest.approx(savings.whole - left)
     fit = Fit(Replaced(np.eye(6, dtype=np.float32), np.zeros(6, np.float32)), 0.1)
     maps = {
-        b: (Way(b, "replaced", fit.standin, 0.1), *each) for b, each in found.approach.ways.items()
+        b: (Way(b, "replaced", fit.standin, 0.1), *each)
+        for b, each in found.approach("latency").ways.items()
     }
     for choice in block_choices(savings, maps, [next(iter(maps.values()))[0]]):
         block = next(b for b in maps if b.name == choice.block.name)
@@ -599,7 +621,7 @@ def test_the_layers_of_a_block_cost_what_their_own_weights_are(tmp_path: Path) -
 
 def test_a_block_that_saves_much_goes_before_one_that_does_less_harm(tmp_path: Path) -> None:
     found = pruner_of(chain(4, 24), tmp_path)
-    small, large = found.approach.ways.items()
+    small, large = found.approach("latency").ways.items()
     ways = {b: (replace(each[0], damage=0.1),) for b, each in (small,)}
     ways |= {b: (replace(each[0], damage=0.2),) for b, each in (large,)}
     whole = PARAMS.of(found.base)

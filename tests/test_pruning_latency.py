@@ -88,8 +88,8 @@ def meter() -> Predicted:
 
 def test_the_cost_of_full_widths_is_what_is_predicted_for_the_whole_model() -> None:
     found, made = meter(), pruner(Fake())
-    groups = made.analysis.groups
-    cost = found.by_widths(made.analysis.channels, groups)
+    groups = made.analysis("latency").groups
+    cost = found.by_widths(made.analysis("latency").channels, groups)
     full = [len(group.units) for group in groups]
     whole = predict(made.lossless.model, found.profile, feeds=made.timed.feeds).ms
     assert cost.total(full) == pytest.approx(found.whole_ms) == pytest.approx(whole, rel=0.02)
@@ -97,12 +97,12 @@ def test_the_cost_of_full_widths_is_what_is_predicted_for_the_whole_model() -> N
 
 def test_layers_take_the_times_of_the_channels_that_their_groups_leave() -> None:
     made = pruner(Fake())
-    found, channels = meter(), made.analysis.channels
+    found, channels = meter(), made.analysis("latency").channels
     layers = LayerLatency(found.profile)
-    groups = made.analysis.groups
+    groups = made.analysis("latency").groups
     cost = found.by_widths(channels, groups)
     widths = [len(group.units) // 2 for group in groups]
-    cut = made.analysis.channels.cut(
+    cut = made.analysis("latency").channels.cut(
         [u for g, w in zip(groups, widths, strict=True) for u in g.units[w:]]
     )
     stored = {tensor.name: list(tensor.dims) for tensor in cut.graph.initializer}
@@ -452,7 +452,7 @@ class Coarse(Static):
 
 def test_a_budget_is_beyond_reach_only_if_the_whole_models_say_so() -> None:
     exact, coarse = Static("flops"), Coarse("flops")
-    analysis, options = pruner(Fake()).analysis, PruneOptions()
+    analysis, options = pruner(Fake()).analysis("latency"), PruneOptions()
     whole = exact.of(analysis.proto)
     for share in (0.6, 0.3):  # half of what is saved would leave 0.5
         require_possible(analysis, coarse, share * whole, options, whole)
@@ -482,8 +482,8 @@ def test_fused_layers_and_what_lies_between_layers_shrink_with_their_channels() 
     )
     given = Calibration.from_arrays(judge.drawn(proto, 0, 32), model_inputs(proto))
     made = Pruner(proto, given, ANY_WIDTH, stopwatch=Fake().stopwatch, workers=1)
-    measure, groups = made.meter("latency"), made.analysis.groups
-    cost = measure.by_widths(made.analysis.channels, groups)
+    measure, groups = made.meter("latency"), made.analysis("latency").groups
+    cost = measure.by_widths(made.analysis("latency").channels, groups)
     full = cost.by_owner([len(g.units) for g in groups])
     quarter = cost.by_owner([len(g.units) // 4 for g in groups])
     assert all(quarter[name] < 0.8 * full[name] for name in ("a", "b", "c", "s", "h"))
@@ -491,7 +491,9 @@ def test_fused_layers_and_what_lies_between_layers_shrink_with_their_channels() 
         dead = [u for g in groups for u in g.units[round(len(g.units) * width / 64) :]]
         widths = [round(len(g.units) * width / 64) for g in groups]
         told = cost.total(widths)
-        assert told == pytest.approx(measure.of(made.analysis.channels.cut(dead)), rel=0.1)
+        assert told == pytest.approx(
+            measure.of(made.analysis("latency").channels.cut(dead)), rel=0.1
+        )
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def scale(proto: onnx.ModelProto, *names: str) -> Array:
 
 def orders(proto: onnx.ModelProto, calibration: Calibration | None = None) -> dict[str, list[int]]:
     """For each group, by name, the order in which its channels go."""
-    analysis = Pruner(proto, calibration, BN_SCALE).analysis
+    analysis = Pruner(proto, calibration, BN_SCALE).analysis("flops")
     pairs = zip(analysis.groups, analysis.rankings, strict=True)
     return {group.name: ranking.order.tolist() for group, ranking in pairs}
 
@@ -149,11 +149,11 @@ def test_groups_without_a_batchnorm_go_by_their_weights_and_are_named() -> None:
         + f" c2 = Conv{PAD}(r1, w2) r2 = Relu(c2) y = Conv(r2, w3)",
     )  # fmt: skip
     pruner = Pruner(proto, None, BN_SCALE)
-    first, second = pruner.analysis.rankings
+    first, second = pruner.analysis("latency").rankings
     assert list(first.order) == ascending(scale(proto, "wg1"))
     weights = {t.name: onnx.numpy_helper.to_array(t) for t in proto.graph.initializer}
     assert list(second.order) == ascending(np.linalg.norm(weights["w2"].reshape(7, -1), axis=1))
-    (note,) = pruner.analysis.notes
+    (note,) = pruner.analysis("latency").notes
     assert note.endswith("(l2): c2") and note in pruner.at(Budget("flops", 0.5)).notes
 
 
@@ -163,7 +163,7 @@ def test_a_model_without_any_batchnorm_is_refused_with_the_way_out() -> None:
         "c = MatMul(x, w1) r = Relu(c) y = MatMul(r, w2)",
     )
     with pytest.raises(UsageError, match="no group of them has one") as error:
-        _ = Pruner(proto, None, BN_SCALE).analysis
+        _ = Pruner(proto, None, BN_SCALE).analysis("flops")
     assert "--criterion" in error.value.fix
 
 

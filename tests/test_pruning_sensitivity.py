@@ -230,8 +230,8 @@ def test_a_model_whose_outputs_are_infinite_or_of_no_fixed_shape_has_no_free_cut
         {"x": np.concatenate([batch["x"] for batch in batches])}, model_inputs(proto)
     )
     pruner = Pruner(proto, calibration)
-    assert len(pruner.analysis.groups) == 2 and not pruner.analysis.notes
-    for lost in pruner.analysis.lost:
+    assert len(pruner.analysis("latency").groups) == 2 and not pruner.analysis("latency").notes
+    for lost in pruner.analysis("latency").lost:
         assert lost[0] < 1e-3 and np.isfinite(lost).all()
         assert (lost[4:] > 0.01).all() and lost[-1] > lost[4]
     kept = [choice.width for choice in pruner.at(Budget("flops", 0.5)).rounds[0].groups]
@@ -247,8 +247,10 @@ def test_where_no_output_tells_what_a_cut_does_the_own_error_counts_and_a_note_s
         {"x": np.concatenate([batch["x"] for batch in batches])}, model_inputs(proto)
     )
     pruner = Pruner(proto, calibration)
-    assert pruner.analysis.notes == (UNMEASURED,)
-    for lost, ranking in zip(pruner.analysis.lost, pruner.analysis.rankings, strict=True):
+    assert pruner.analysis("latency").notes == (UNMEASURED,)
+    for lost, ranking in zip(
+        pruner.analysis("latency").lost, pruner.analysis("latency").rankings, strict=True
+    ):
         np.testing.assert_array_equal(lost, ranking.curve)
         assert ranking.curve[4] > 0
     assert UNMEASURED in pruner.preview("flops").notes

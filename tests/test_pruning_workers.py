@@ -99,7 +99,7 @@ def test_what_is_known_of_groups_is_the_same_to_the_bit_for_any_number_of_worker
     found = []
     for workers in (1, 2, 5):
         pruner = Pruner(proto, samples, workers=workers)
-        analysis = pruner.analysis
+        analysis = pruner.analysis("flops")
         found.append([a.tobytes() for a in analysis.lost])
         found[-1] += [t.tobytes() for r in analysis.rankings for x in r.trials for t in x.values()]
     assert found[0] == found[1] == found[2]

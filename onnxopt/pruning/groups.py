@@ -59,12 +59,11 @@ def _members(tracker: Tracker) -> dict[int, list[tuple[int, int, int]]]:
         if not isinstance(value, Constant):
             continue
         for axis, label in enumerate(axes):
-            for atoms in (label, tracker.sources.get((value, axis), "")):
-                if isinstance(atoms, str):
-                    continue
-                roots, counts = np.unique(tracker.atoms.roots(atoms), return_counts=True)
-                for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
-                    found[root].append((number, axis, count))
+            if isinstance(label, str):
+                continue
+            roots, counts = np.unique(tracker.atoms.roots(label), return_counts=True)
+            for root, count in zip(roots.tolist(), counts.tolist(), strict=True):
+                found[root].append((number, axis, count))
     return found
 
 
@@ -77,7 +76,7 @@ def find_groups(tracker: Tracker) -> tuple[ChannelGroup, ...]:
             kinds.setdefault(tuple(members[root]), []).append(root)
     groups: list[ChannelGroup] = []
     for units in kinds.values():
-        own = roles[units[0]]
+        own = list(dict.fromkeys(role for unit in units for role in roles[unit]))
         producers = tuple(r for r in own if r.side == "out")
         consumers = tuple(r for r in own if r.side == "in")
         if len(units) < 2 or not (producers or _is_read(units[0], own, tracker)):

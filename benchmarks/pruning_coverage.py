@@ -3,8 +3,9 @@
     python benchmarks/pruning_coverage.py FOLDER... [--seeds N] [--output FILE]
 
 Each model is optimized first. Then half of the units of every group, drawn at random, are cut: the
-exact groups alone, which must prove, and all groups, which must run. Prints Markdown, one line a
-model; exits with 1 if a proof fails or a model cannot be analyzed.
+exact groups alone, which must prove, and all groups, which must run; once where layers read all
+channels that they are given, and once where they choose (`+ reads`: groups of what a layer reads).
+Prints Markdown, one line a model; exits with 1 if a proof fails or a model cannot be analyzed.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ class Row:
     name: str
     groups: int = 0
     exact: int = 0
+    reads: int = 0
     units: int = 0
     declined: int = 0
     left: float = 1.0
@@ -52,7 +54,7 @@ class Row:
     def line(self) -> str:
         cells = (
             self.name,
-            f"{self.groups} ({self.exact})",
+            f"{self.groups} ({self.exact}) + {self.reads}",
             self.units,
             self.declined,
             f"{self.left:.0%}",
@@ -65,7 +67,7 @@ class Row:
 
 
 HEAD = """\
-| model | groups (exact) | units | declined | parameters left | worst | proofs | s | why declined |
+| model | groups (exact) + reads | units | declined | left | worst | proofs | s | why declined |
 |---|---|---|---|---|---|---|---|---|"""
 
 
@@ -82,17 +84,24 @@ def measure(path: Path, seeds: int) -> Row:
     proofs: list[Proof] = []
     full = max(elements(channels.cut([])), 1)  # with constants in initializers, as in the cut one
     left: list[float] = []
+    choosing = Channels(proto, feeds[0], selects=True)
+    reads = sum(group.is_read for group in choosing.groups)
     for seed in range(seeds):
         for groups in (tuple(g for g in channels.groups if g.exact), channels.groups):
             if dead := half(channels, groups, seed):
                 proofs.append(prove(channels, dead, feeds))
                 left.append(elements(channels.cut(dead)) / full)
+        exact = tuple(g for g in choosing.groups if g.exact)
+        for groups in (tuple(g for g in exact if g.is_read), exact) if reads else ():
+            if dead := half(choosing, groups, seed):
+                proofs.append(prove(choosing, dead, feeds))
     worst = max((proof.error for proof in proofs if proof.exact), default=0.0)
     noise = " (rounding)" if any(proof.is_noise for proof in proofs) else ""
     return Row(
         path.stem,
         len(channels.groups),
         sum(group.exact for group in channels.groups),
+        reads,
         sum(len(group.units) for group in channels.groups),
         sum(item.channels for item in channels.declined),
         float(np.mean(left[1::2])) if left[1::2] else 1.0,
@@ -103,15 +112,13 @@ def measure(path: Path, seeds: int) -> Row:
     )
 
 
-def half(channels: Channels, groups: Iterable[ChannelGroup], seed: int) -> set[int]:
+def half(channels: Channels, groups: Iterable[ChannelGroup], seed: int) -> frozenset[int]:
     """Half of the units of each group at random, but no axis without any."""
     rng = np.random.default_rng(seed)
     dead: set[int] = set()
     for group in groups:
         dead.update(rng.choice(group.units, len(group.units) // 2, replace=False).tolist())
-    while (gone := next(iter(channels.emptied(dead)), None)) is not None:
-        dead.discard(min(gone))
-    return dead
+    return channels.possible(dead)
 
 
 def elements(proto: onnx.ModelProto) -> int:
@@ -138,7 +145,8 @@ def main() -> int:
     parser.add_argument("--output", type=Path)
     given = parser.parse_args()
     lines = ["# What can be pruned", "", "Made by `make coverage`. Half of the units of each"]
-    lines += ["group were cut, at random; see benchmarks/pruning_coverage.py.", ""]
+    lines += ["group were cut, at random; see benchmarks/pruning_coverage.py."]
+    lines += ["Left: share of the parameters; + reads: groups of what one layer reads.", ""]
     failed = total = 0
     for folder in given.folders:
         paths = sorted(folder.glob("*.onnx"))

@@ -56,8 +56,8 @@ def weighted(
     return proto
 
 
-def channels_of(proto: onnx.ModelProto, size: int = 3) -> Channels:
-    return Channels(proto, judge.drawn(proto, 0, size))
+def channels_of(proto: onnx.ModelProto, size: int = 3, *, selects: bool = False) -> Channels:
+    return Channels(proto, judge.drawn(proto, 0, size), selects=selects)
 
 
 def random_cut(channels: Channels, seed: int, groups: Iterable[ChannelGroup]) -> set[int]:
@@ -72,10 +72,7 @@ def random_cut(channels: Channels, seed: int, groups: Iterable[ChannelGroup]) ->
 
 def revived(channels: Channels, dead: Iterable[int]) -> set[int]:
     """Less of a cut, so that no axis loses all that it has."""
-    left = set(dead)
-    while (gone := next(iter(channels.emptied(left)), None)) is not None:
-        left.discard(min(gone))
-    return left
+    return set(channels.possible(dead))
 
 
 def assert_cuts_hold(

@@ -7,6 +7,8 @@ import pytest
 from cuts import assert_cuts_hold, channels_of, cut_to_one, random_cut, reasons, units
 from pruning_cases import CASES, Case
 
+from onnxopt.pruning.channels import Channels
+
 by_name = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 INFERRED = [
     case
@@ -29,6 +31,23 @@ def test_the_channels_that_live_and_die_together_form_the_expected_groups(case: 
 @by_name
 def test_cuts_of_random_channels_prove_exact_where_they_claim_to_be(case: Case) -> None:
     assert_cuts_hold(case.model())
+
+
+@by_name
+def test_cuts_of_random_channels_prove_where_layers_choose_what_they_read(case: Case) -> None:
+    proto = case.model()
+    channels = channels_of(proto, selects=True)
+    assert_cuts_hold(proto, channels)
+    _assert_nothing_else_is_cut(channels, channels_of(proto))
+
+
+def _assert_nothing_else_is_cut(channels: Channels, others: Channels) -> None:
+    """What layers choose from is cut as it is where they read all of it."""
+    made = [group for group in channels.groups if not group.is_read]
+    assert [len(group.units) for group in made] == units(others)
+    for group, other in zip(made, others.groups, strict=True):
+        expected, found = others.cut(other.units[:1]), channels.cut(group.units[:1])
+        assert found.SerializeToString() == expected.SerializeToString()
 
 
 @by_name

@@ -72,6 +72,7 @@ def _options(given: PruningArguments) -> Any:
         "criterion": given.criterion and given.criterion.value,
         "strategy": given.strategy and given.strategy.value,
         "blocks": given.blocks and given.blocks.value,
+        "reads": given.reads and given.reads.value,
         "compensation": given.compensation and given.compensation.value,
         "multiple_of": given.multiple_of,
         "max_per_group": given.max_per_group,
@@ -96,6 +97,7 @@ DECIDED_BY_A_PLAN = (
     "criterion",
     "strategy",
     "blocks",
+    "reads",
     "compensation",
 ) + ("multiple_of", "ignore", "max_per_group", "min_channels", "max_drop", "save_plan")
 

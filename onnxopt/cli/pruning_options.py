@@ -43,6 +43,14 @@ class BlocksChoice(str, Enum):
     drop = "drop"
 
 
+class ReadsChoice(str, Enum):
+    """Whether layers may read a part of the channels that they are given."""
+
+    auto = "auto"
+    all = "all"
+    some = "some"
+
+
 class CompensationChoice(str, Enum):
     """What happens to the weights that stay."""
 
@@ -130,6 +138,13 @@ class PruningArguments:
         _option(
             help="Whether residual blocks may go as a whole, or a linear map take their place: "
             "auto lets them where the budget is one of time (auto)."
+        ),
+    ] = None
+    reads: Annotated[
+        ReadsChoice | None,
+        _option(
+            help="Whether a layer may do without some of the channels that it shares with others: "
+            "a Gather chooses what it reads. auto: for budgets of FLOPs and parameters (auto)."
         ),
     ] = None
     compensation: Annotated[

@@ -74,6 +74,7 @@ class Analysis:
                 lost=tuple(float(x) for x in lost),
                 changed=group.changed,
                 measured=ranking.measured,
+                is_read=group.is_read,
             )
             for group, ranking, lost, share in zip(
                 self.groups, self.rankings, self.lost, shares, strict=True

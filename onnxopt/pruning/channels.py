@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import Any
 
@@ -74,6 +74,22 @@ class Channels:
     @cached_property
     def declined(self) -> tuple[Declined, ...]:
         return find_declined(self.tracker)
+
+    def possible(
+        self, dead: Iterable[int], worth: Callable[[int], Any] = lambda unit: -unit
+    ) -> frozenset[int]:
+        """These units with what layers cannot read without them, but no axis without any.
+
+        Args:
+            worth: of a unit: of an axis that would lose all the one that is worth most stays.
+        """
+        gone = set(dead)
+        gone.update(self.tracker.following(gone))
+        while empty := list(self.emptied(gone)):
+            lost = set(self.tracker.following(gone))  # what these are read from comes back first
+            able = next(left for units in empty if (left := units - lost))
+            gone.discard(max(able, key=worth))
+        return frozenset(gone)
 
     def emptied(self, dead: Iterable[int]) -> Iterator[frozenset[int]]:
         """The units on each axis that would have no index left."""

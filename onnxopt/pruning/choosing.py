@@ -208,7 +208,8 @@ def require_possible(
     is_least = widths == tuple(curve.widths[0] for curve in curves)
     smallest = "smallest" if is_least else "fastest"
     each = cost.by_owner(widths)
-    parts = [sum(each.get(n, 0.0) for n in names) for names in owners(analysis.groups)]
+    pairs = zip(analysis.groups, owners(analysis.groups), strict=True)
+    parts = [0.0 if g.is_read else sum(each.get(n, 0.0) for n in names) for g, names in pairs]
     order = sorted(range(len(parts)), key=lambda i: -parts[i])[:MOST_NAMED]
     named = [
         f"{curves[i].name} ({widths[i]} of {curves[i].widths[-1]} channels stay, "
@@ -286,7 +287,6 @@ def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
     What a layer cannot read any more is among them.
     """
     channels = analysis.channels
-    following = channels.tracker.following
     rank_of: dict[int, float] = {}
     dead: set[int] = set()
     for group, ranking, width in zip(analysis.groups, analysis.rankings, widths, strict=True):
@@ -295,9 +295,4 @@ def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
             rank_of[group.units[number]] = place / units
             if place < units - width:
                 dead.add(group.units[number])
-    dead.update(following(dead))
-    while empty := list(channels.emptied(dead)):
-        lost = set(following(dead))  # what these would be read from is gone, and comes back first
-        able = next(left for units in empty if (left := units - lost))
-        dead.discard(max(able, key=lambda unit: (rank_of.get(unit, 0.0), unit)))
-    return frozenset(dead)
+    return channels.possible(dead, lambda unit: (rank_of.get(unit, 0.0), unit))

@@ -54,9 +54,16 @@ def width_cost(channels: Channels, groups: Sequence[ChannelGroup], mode: StaticM
 
 
 def owners(groups: Sequence[ChannelGroup]) -> list[frozenset[str]]:
-    """For each group the nodes and weights whose cost is the complexity of its layers."""
+    """For each group the nodes and weights whose cost is the complexity of its layers.
+
+    Of what one layer reads it is that layer.
+    """
     return [
-        frozenset(n for r in group.producers for n in (r.weight.name, r.node.outputs[0].name))
+        frozenset(
+            name
+            for role in group.producers or group.consumers
+            for name in (role.weight.name, role.node.outputs[0].name)
+        )
         for group in groups
     ]
 
@@ -102,7 +109,7 @@ class AxisSizes:
     def unread(self, value: Value) -> list[Axis]:
         """What is left of what a weight chooses from, as a share.
 
-        Of the channels that a layer reads as many are expected to go with their makers as of others.
+        Of the channels that are read as many are expected to go with their makers as of others.
         """
         tracker = self.channels.tracker
         found = []

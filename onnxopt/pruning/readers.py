@@ -104,7 +104,7 @@ def _together(
 
 
 def input_roots(layer: Layer, role: Role, channels: Channels, group: ChannelGroup) -> Array | None:
-    """The root of each channel that the layer reads, as one of what it reads or what it is given."""
+    """The root of each channel that the layer reads or, if it chooses, that it is given."""
     tracker = channels.tracker
     source = None if group.is_read else tracker.sources.get((role.weight, role.axis))
     if source is not None:

@@ -273,10 +273,8 @@ class Rounds:
 def half_of(channels: Channels, group: ChannelGroup, seed: Sequence[int]) -> frozenset[int]:
     """Half of the units of a group at random, but no axis without any."""
     rng = np.random.default_rng(list(seed))
-    dead = set(rng.choice(group.units, len(group.units) // 2, replace=False).tolist())
-    while (gone := next(iter(channels.emptied(dead)), None)) is not None:
-        dead.discard(min(gone))
-    return frozenset(dead)
+    dead = rng.choice(group.units, len(group.units) // 2, replace=False).tolist()
+    return channels.possible(dead)
 
 
 def _group_choice(

@@ -84,6 +84,7 @@ def _view(group: GroupView) -> dict[str, Any]:
         "exact": group.exact,
         "approximate_because": group.changed,
         "measured": group.measured,
+        "is_read": group.is_read,
         "lost": [group.lost[round(share * group.units)] - group.lost[0] for share in QUARTERS],
     }
 

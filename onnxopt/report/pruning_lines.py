@@ -146,12 +146,10 @@ def final_choices(report: PruneReport) -> list[tuple[GroupChoice, int]]:
 def group_lines(report: PruneReport) -> Iterator[str]:
     choices = final_choices(report)
     cut = [(choice, left) for choice, left in choices if left < choice.units]
-    units = sum(choice.units for choice, _ in choices)
-    gone = sum(choice.units - left for choice, left in cut)
-    line = f"groups: {len(cut)} of {len(choices)} cut, {gone:,} of {units:,} channels removed"
-    largest = sorted(cut, key=lambda pair: pair[1] - pair[0].units)[:MOST_CUTS]
-    most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
-    yield f"{line}; most from {most}" if most else line
+    made = [pair for pair in choices if not pair[0].group.is_read]
+    yield _cut_text("groups", "cut", "channels removed", made)
+    if reads := [pair for pair in choices if pair[0].group.is_read]:
+        yield _cut_text("layers that share channels", "read fewer", "left unread", reads)
     if (grid := report.rounds[-1].multiple_of) > 1:
         yield f"widths: multiples of {grid}, finer in narrow groups; --multiple-of 1 frees them"
     yield proof_line(report)
@@ -164,6 +162,17 @@ def group_lines(report: PruneReport) -> Iterator[str]:
         )
     if declined := report.rounds[0].declined:
         yield declined_line(declined)
+
+
+def _cut_text(what: str, cut: str, gone: str, choices: Sequence[tuple[GroupChoice, int]]) -> str:
+    """How many of these lost how much, and which most."""
+    lost = [(choice, left) for choice, left in choices if left < choice.units]
+    units = sum(choice.units for choice, _ in choices)
+    count = sum(choice.units - left for choice, left in lost)
+    line = f"{what}: {len(lost)} of {len(choices)} {cut}, {count:,} of {units:,} {gone}"
+    largest = sorted(lost, key=lambda pair: pair[1] - pair[0].units)[:MOST_CUTS]
+    most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
+    return f"{line}; most from {most}" if most else line
 
 
 def block_lines(report: PruneReport) -> Iterator[str]:

@@ -84,7 +84,7 @@ def measure(path: Path, seeds: int) -> Row:
     proofs: list[Proof] = []
     full = max(elements(channels.cut([])), 1)  # with constants in initializers, as in the cut one
     left: list[float] = []
-    choosing = Channels(proto, feeds[0], selects=True)
+    choosing = Channels(proto, feeds[0], selects=0)
     reads = sum(group.is_read for group in choosing.groups)
     for seed in range(seeds):
         for groups in (tuple(g for g in channels.groups if g.exact), channels.groups):

@@ -56,7 +56,7 @@ def weighted(
     return proto
 
 
-def channels_of(proto: onnx.ModelProto, size: int = 3, *, selects: bool = False) -> Channels:
+def channels_of(proto: onnx.ModelProto, size: int = 3, *, selects: int | None = None) -> Channels:
     return Channels(proto, judge.drawn(proto, 0, size), selects=selects)
 
 

@@ -261,7 +261,9 @@ def test_what_is_known_of_groups_comes_back_to_the_bit_from_any_part_of_the_cach
     proto = blocks()
 
     def known(**given: Any) -> list[bytes]:
-        analysis = Pruner(proto, samples_of(proto), cache=tmp_path, **given).analysis("flops")
+        some = PruneOptions(reads="some")
+        pruner = Pruner(proto, samples_of(proto), some, cache=tmp_path, **given)
+        analysis = pruner.analysis("flops")
         found = [array.tobytes() for array in analysis.lost]
         for ranking in analysis.rankings:
             found += [ranking.order.tobytes(), ranking.curve.tobytes()]

@@ -144,7 +144,8 @@ class PruningArguments:
         ReadsChoice | None,
         _option(
             help="Whether a layer may do without some of the channels that it shares with others: "
-            "a Gather chooses what it reads. auto: for budgets of FLOPs and parameters (auto)."
+            "a Gather chooses what it reads. some: any layer; auto: layers so large that this "
+            "takes hardly any time, for budgets of FLOPs and parameters (auto)."
         ),
     ] = None
     compensation: Annotated[

@@ -158,7 +158,7 @@ def channels_of(
         UsageError: a pattern of what to ignore fits no node.
     """
     chosen = ignored(proto, options.ignore)
-    return Channels(proto, batches[0], chosen, selects=options.reads == "some")
+    return Channels(proto, batches[0], chosen, selects=options.least_choosing)
 
 
 @contextmanager

@@ -39,7 +39,8 @@ class Channels:
         proto: the model, with its weights in initializers; it is not changed.
         feeds: inputs to run it with once, for shapes.
         ignore: names of nodes whose channels stay.
-        selects: layers may read a part of the channels that others read too (`selecting.py`).
+        selects: layers with so many multiply-accumulates or more may read a part of the channels
+            that others read too (`selecting.py`); None: no layer.
 
     Raises:
         RunError, UnverifiableError: ONNX Runtime cannot run it on these inputs.
@@ -51,15 +52,15 @@ class Channels:
         feeds: Mapping[str, Any],
         ignore: Iterable[str] = (),
         *,
-        selects: bool = False,
+        selects: int | None = None,
     ) -> None:
         self.proto = proto
         self.instance: Instance = run_instance(proto, feeds)
         self.ignore = frozenset(ignore)
         self._selective: frozenset[str] = frozenset()
         self.model, self.tracker = self.labelled()
-        if selects:
-            self._selective = selective(self.model.graph, self.tracker, self.ignore)
+        if selects is not None:
+            self._selective = selective(self.model.graph, self.tracker, self.ignore, selects)
             self.model, self.tracker = self.labelled()
 
     def labelled(self) -> tuple[Model, Tracker]:

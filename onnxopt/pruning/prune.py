@@ -289,7 +289,7 @@ class Pruner:
 
     def replay(self, plan: Plan) -> Pruned:
         """What a plan has recorded, without looking at samples except to refit."""
-        rounds = self._rounds(plan.budget.mode, None)
+        rounds = self._rounds(None, None)
         for recorded in plan.rounds:
             rounds.repeat(recorded)
         return self._finished(rounds, plan.budget)
@@ -361,9 +361,11 @@ class Pruner:
             require_possible(self.analysis(budget.mode), meter, target, self.options, whole)
         return target
 
-    def _rounds(self, mode: Mode, first: Analysis | None) -> Rounds:
+    def _rounds(self, mode: Mode | None, first: Analysis | None) -> Rounds:
+        """For budgets of a mode; of a plan, whose options are settled, without one."""
+        options = self.options if mode is None else self._settled(mode)
         return Rounds(
-            self.base, self._settled(mode), self.batches, self.has_samples, self.tell, first,
+            self.base, options, self.batches, self.has_samples, self.tell, first,
             self.workers, self.cache,
         )  # fmt: skip
 

@@ -29,7 +29,8 @@ class GroupView:
         name: the node that makes its channels first.
         units: how many channels there are.
         members: nodes whose weights change with it.
-        share: what the layers that make it cost, or the one that reads it, as a share of the model's cost.
+        share: what the layers that make it cost, or the one that reads it, as a share of the
+            model's cost.
         lost: expected damage, as a share of the outputs' variance (without samples: weights that
             are gone by those that are left), when so many units are gone [units + 1].
         changed: why a cut is only approximate; "" if it is exact.

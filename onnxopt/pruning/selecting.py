@@ -13,6 +13,7 @@ from collections.abc import Collection
 import numpy as np
 
 from onnxopt.graph import Constant, Graph, Node
+from onnxopt.macs import macs
 from onnxopt.pruning.atoms import Axis
 from onnxopt.pruning.cut import Cut
 from onnxopt.pruning.groups import is_weight
@@ -21,7 +22,9 @@ from onnxopt.pruning.tracker import Role, Tracker, is_labelled
 SELECTING = ("Conv", "Gemm", "MatMul")
 
 
-def selective(graph: Graph, tracker: Tracker, ignore: Collection[str]) -> frozenset[str]:
+def selective(
+    graph: Graph, tracker: Tracker, ignore: Collection[str], least: int = 0
+) -> frozenset[str]:
     """The layers, by their first outputs, that do better to choose from what they are given.
 
     They read channels that other layers read as well, or that have to stay for another reason. What
@@ -29,6 +32,8 @@ def selective(graph: Graph, tracker: Tracker, ignore: Collection[str]) -> frozen
 
     Args:
         ignore: names of nodes that stay as they are.
+        least: multiply-accumulates of the smallest layer that chooses, in one run with sizes of 1
+            where the model leaves them open.
     """
     roles = [role for role in tracker.roles if role.side == "in" and is_weight(role.weight)]
     readers: dict[int, set[Node]] = {}
@@ -39,6 +44,7 @@ def selective(graph: Graph, tracker: Tracker, ignore: Collection[str]) -> frozen
         role.node.outputs[0].name
         for role in roles
         if _may_select(role, graph)
+        and (macs(role.node) or 0) >= least
         and role.node.name not in ignore
         and is_labelled(tracker.axes(role.node.inputs[0])[1 if role.node.op == "Conv" else -1])
         and len(roots := _roots(tracker, tracker.axes(role.weight)[role.axis])) > 1

@@ -14,7 +14,7 @@ Strategy: TypeAlias = Literal["damage", "uniform", "complexity", "slr"]
 Blocks: TypeAlias = Literal["auto", "keep", "drop"]
 Reads: TypeAlias = Literal["auto", "all", "some"]
 
-SELECTING_MODES = ("flops", "params")
+SELECTING_MODES: tuple[Mode, ...] = ("flops", "params")
 """A Gather costs neither. It takes time that no profile knows, and makes one value more."""
 
 WORTH_CHOOSING = 10**6

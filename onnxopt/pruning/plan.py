@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import MISSING, asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, Literal, TypeAlias
 
@@ -176,8 +176,8 @@ def _round(data: Mapping[str, Any]) -> RecordedRound:
 
 def _recorded(group: Mapping[str, Any]) -> Recorded:
     where = f"the group {group['name']}"
-    known = (f.name for f in fields(GroupView) if f.default is MISSING or f.name in group)
-    named = {name: group[name] for name in known}
+    known = {f.name: group[f.name] for f in fields(GroupView) if f.name in group}
+    named = {"is_read": False, **known}  # those before there were such groups do not say it
     view = typed(GroupView, named, where)
     kept = set(typed(tuple[int, ...], group["kept"], f"{where}.kept"))
     if len(view.lost) != view.units + 1 or not kept or not kept <= set(range(view.units)):

@@ -10,15 +10,17 @@ import numpy as np
 import onnx
 import onnx.numpy_helper
 import pytest
-from cuts import channels_of, random_cut, weighted
+from cuts import assert_cuts_hold, channels_of, random_cut, weighted
 
 from onnxopt.calibration import Calibration
 from onnxopt.cost import cost_of
 from onnxopt.errors import UsageError
 from onnxopt.graph import Array
+from onnxopt.pruning.asked import Job
 from onnxopt.pruning.budget import Budget
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.costs import Mode, measured, width_cost
+from onnxopt.pruning.job import run
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.options import SELECTING_MODES, WORTH_CHOOSING, PruneOptions
 from onnxopt.pruning.plan import Plan, model_digest, plan_json, read_plan
@@ -177,6 +179,42 @@ def test_of_a_flattened_image_a_channel_is_read_at_all_places_or_at_none() -> No
     assert prove(channels, dead, [judge.drawn(proto, 1)]).holds
 
 
+SEQUENCE = (
+    "float[N,7,6] x, float[6,8] w1, float[8,4] wa, float[8,3] wb",
+    "s = MatMul(x, w1) c = MatMul(s, wa) d = MatMul(s, wb) y = Concat<axis=2>(c, d)",
+)
+ROWS = (
+    "float[N,6] x, float[8,6] w1, float[8] wb1, float[4,8] wa, float[3,8] wb",
+    "s = Gemm<transB=1>(x, w1, wb1) c = Gemm<transB=1>(s, wa) d = Gemm<transB=1>(s, wb)"
+    " y = Concat<axis=1>(c, d)",
+)
+SIAMESE = (
+    "float[N,3,6,6] x, float[8,3,3,3] w1, float[8,3,3,3] w3, float[4,8,1,1] wa, float[5,8,1,1] wb",
+    "s = Conv(x, w1) t = Conv(x, w3) c = Conv(s, wa) d = Conv(t, wa) e = Conv(s, wb)"
+    " f = Conv(t, wb) g = Add(c, d) h = Mul(e, f) y = Concat<axis=1>(g, h)",
+)
+
+
+@pytest.mark.parametrize("model", [SEQUENCE, ROWS, SIAMESE, TWO_READERS])
+def test_random_cuts_prove_whatever_the_axis_of_the_channels(model: tuple[str, str]) -> None:
+    assert_cuts_hold(proto := weighted(*model), channels_of(proto, selects=0))
+
+
+def test_a_stream_that_others_have_chosen_from_already_is_one_group_with_all_its_readers() -> None:
+    proto = weighted(
+        "float[N,3,6,6] x, float[8,3,3,3] w1, float[6,3,3,3] wa, float[4,8,1,1] wb, "
+        "float[4,8,1,1] wc",
+        "s = Conv(x, w1) p = Gather<axis=1>(s, i) c = Conv<pads=[1,1,1,1]>(p, wa) d = Conv(s, wb)"
+        " e = Conv(s, wc) y = Concat<axis=1>(c, d, e)",
+        constants="int64[3] i = {1, 4, 5}",
+    )
+    channels = channels_of(proto, selects=0)
+    made = of(channels, "s")
+    assert len(made.units) == 8
+    assert {role.weight.name for role in made.consumers} == {"wa", "wb", "wc"}
+    assert_cuts_hold(proto, channels)
+
+
 def test_an_ignored_layer_and_a_small_one_read_all() -> None:
     proto = weighted(*TWO_READERS)
     for made in proto.graph.node:
@@ -190,9 +228,12 @@ def test_an_ignored_layer_and_a_small_one_read_all() -> None:
     assert "c (reads)" not in [g.name for g in kept]
 
 
+@pytest.mark.parametrize("model", [TWO_READERS, SEQUENCE, ROWS])
 @pytest.mark.parametrize("is_read", [True, False])
-def test_the_cost_at_other_widths_is_that_of_the_cut_model(is_read: bool) -> None:
-    channels = two_readers()
+def test_the_cost_at_other_widths_is_that_of_the_cut_model(
+    is_read: bool, model: tuple[str, str]
+) -> None:
+    channels = channels_of(weighted(*model), selects=0)
     cost = width_cost(channels, channels.groups, "flops")
     whole = cost_of(channels.cut([]))
     for seed in range(4):
@@ -227,6 +268,8 @@ def test_what_reading_less_costs_is_tried_with_the_layer_behind_making_up_for_it
     found = couples(channels, rankings)
     number = next(i for i, group in enumerate(channels.groups) if group.name == "c (reads)")
     assert found[number].is_read
+    shared = next(r for r, g in zip(rankings, channels.groups, strict=True) if g.name == "a")
+    assert shared.measured and shared.readers == 2
     assert (found[number].first.weight, found[number].second.weight) == ("wa", "wb")
     alone = factors(proto, rankings, batches)[number]
     turned = factors(proto, rankings, batches, couples=found)[number]
@@ -267,6 +310,45 @@ def test_a_plan_with_chosen_reads_is_replayed_to_the_same_bytes(tmp_path: Path) 
     assert again.model.SerializeToString(deterministic=True) == made.model.SerializeToString(
         deterministic=True
     )
+
+
+@pytest.mark.parametrize("count", [0, 96])
+def test_a_plan_says_whether_layers_chose_whatever_samples_there_are_when_it_is_replayed(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("onnxopt.pruning.options.WORTH_CHOOSING", 0)
+    proto, file = block(), tmp_path / "samples.npz"
+    np.savez(file, x=np.random.default_rng(0).standard_normal((96, 3, 6, 6)).astype(np.float32))
+    options = PruneOptions(compensation="none")
+    job = Job(budget=Budget("flops", 0.6), options=options, calibration=file if count else None)
+    made = run(proto, job, source="m.onnx", tell=lambda stage, part: None)
+    assert any(choice.group.is_read for choice in made.pruned.rounds[0].groups) == bool(count)
+    (tmp_path / "plan.json").write_text(plan_json(made.plan, made.pruned, ""))
+    plan = read_plan(tmp_path / "plan.json")
+    again = Pruner(proto, None, plan.options, replays=True).replay(plan)
+    assert again.model.SerializeToString(deterministic=True) == made.pruned.model.SerializeToString(
+        deterministic=True
+    )
+
+
+def test_what_is_kept_of_layers_that_read_all_is_not_taken_where_they_choose(
+    tmp_path: Path,
+) -> None:
+    expected = pruned().model.SerializeToString(deterministic=True)
+    for reads in ("all", "some"):
+        proto = block()
+        options = PruneOptions(reads=reads)
+        made = Pruner(proto, samples(proto), options, cache=tmp_path).at(Budget("flops", 0.6))
+    assert made.model.SerializeToString(deterministic=True) == expected
+
+
+def test_by_the_size_of_weights_what_a_layer_weighs_least_goes_unread_first() -> None:
+    proto = block()
+    options = PruneOptions(reads="some", criterion="l1")
+    analysis = Pruner(proto, samples(proto), options).analysis("flops")
+    number = next(i for i, g in enumerate(analysis.groups) if g.name == "c (reads)")
+    sizes = np.abs(weight(proto, "wa")).sum(axis=(0, 2, 3))
+    assert analysis.rankings[number].order.tolist() == np.argsort(sizes).tolist()
 
 
 def test_a_plan_of_before_there_was_a_choice_reads_all(tmp_path: Path) -> None:

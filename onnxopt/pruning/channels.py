@@ -170,7 +170,6 @@ def labelled(
     pin_parameters(model.graph, tracker)
     pin_sizes_that_are_read(model.graph, tracker)
     _pin_the_last(tracker)
-    _pin_what_must_be_read(tracker)
     mark_sums_that_change(model.graph, tracker)
     return model, tracker
 
@@ -182,16 +181,6 @@ def _pin_the_last(tracker: Tracker) -> None:
             if not isinstance(label, str) and len(label):
                 if len(set(tracker.atoms.roots(label).tolist())) == 1:
                     tracker.pin(label[:1], f"it is all there is on an axis of '{value.name}'")
-
-
-def _pin_what_must_be_read(tracker: Tracker) -> None:
-    """What a layer must read stays."""
-    for (weight, axis), source in tracker.sources.items():
-        own = tracker.axes(weight)[axis]
-        assert not isinstance(own, str), "it has atoms of its own"
-        for atom, read in zip(source, tracker.atoms.roots(own).tolist(), strict=True):
-            if (why := tracker.atoms.why_pinned(read)) is not None:
-                tracker.pin(atom[None], why)
 
 
 def _lift_constants(graph: Graph) -> None:

@@ -39,6 +39,7 @@ TIMEOUT_S = 3600
 
 ROWS: dict[str, dict[str, Any]] = {
     "obs + ridge (default)": {},
+    "obs + ridge, --reads all": {"reads": "all"},
     "obs + ridge, --blocks drop": {"blocks": "drop"},
     "obs + ridge, multiples of 8": {"multiple_of": 8},
     "l1 + ridge": {"criterion": "l1"},

@@ -278,16 +278,17 @@ def test_cuts_of_the_tiny_models_hold(path: Path) -> None:
     if path.stem in ("sequence", "optional", "inputs_outputs", "detector"):
         pytest.skip("its inputs are no tensors that can be drawn here")
     assert_cuts_hold(proto, seeds=2)
+    assert_cuts_hold(proto, channels_of(proto, selects=0), seeds=2)
 
 
 @pytest.mark.parametrize("seed", range(40))
 def test_cuts_of_random_models_hold(seed: int) -> None:
     proto = random_model(seed)
-    channels = channels_of(proto, 2)
-    for number in range(2):
-        if channels.groups:
-            dead = random_cut(channels, number, channels.groups)
-            assert prove(channels, dead, [judge.drawn(proto, 5, 2)]).holds
+    for channels in (channels_of(proto, 2), channels_of(proto, 2, selects=0)):
+        for number in range(2):
+            if channels.groups:
+                dead = random_cut(channels, number, channels.groups)
+                assert prove(channels, dead, [judge.drawn(proto, 5, 2)]).holds
 
 
 def test_errors_are_relative_to_the_largest_element_and_infinite_between_kinds() -> None:

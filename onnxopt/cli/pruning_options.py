@@ -143,9 +143,9 @@ class PruningArguments:
     reads: Annotated[
         ReadsChoice | None,
         _option(
-            help="Whether a layer may do without some of the channels that it shares with others: "
-            "a Gather chooses what it reads. some: any layer; auto: layers so large that this "
-            "takes hardly any time, for budgets of FLOPs and parameters (auto)."
+            help="Whether a layer may do without some of the channels that others read too or that "
+            "have to stay: a Gather chooses what it reads. some: any layer; auto: layers so large "
+            "that this takes hardly any time, for budgets of FLOPs and parameters (auto)."
         ),
     ] = None
     compensation: Annotated[

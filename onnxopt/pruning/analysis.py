@@ -104,6 +104,7 @@ def analyse(
     workers: int = 1,
     cache: Cache = NO_CACHE,
     may_be_empty: bool = False,
+    choosing: frozenset[str] | None = None,
 ) -> Analysis:
     """Find the groups and measure them.
 
@@ -113,12 +114,13 @@ def analyse(
         scales: finds what BatchNormalizations multiply the channels with; asked for bn-scale.
         workers: how many pieces of work are under way at once.
         may_be_empty: there need not be any groups, since something else is gone already.
+        choosing: as of `channels_of`.
 
     Raises:
         UsageError: there is nothing to cut, or the criterion cannot be applied.
     """
     tell("following channels", 0.0)
-    channels = channels_of(proto, batches, options)
+    channels = channels_of(proto, batches, options, choosing)
     if not channels.groups and not may_be_empty:
         raise nothing_to_cut(channels)
     found = scales(channels) if options.criterion == "bn-scale" else {}
@@ -150,15 +152,22 @@ def analyse(
 
 
 def channels_of(
-    proto: onnx.ModelProto, batches: Sequence[Batch], options: PruneOptions
+    proto: onnx.ModelProto,
+    batches: Sequence[Batch],
+    options: PruneOptions,
+    choosing: frozenset[str] | None = None,
 ) -> Channels:
     """The channels of a model, as these options look at them.
+
+    Args:
+        choosing: the layers that choose what they read, if that is known from an earlier round.
 
     Raises:
         UsageError: a pattern of what to ignore fits no node.
     """
     chosen = ignored(proto, options.ignore)
-    return Channels(proto, batches[0], chosen, selects=options.least_choosing)
+    selects = options.least_choosing if choosing is None else choosing
+    return Channels(proto, batches[0], chosen, selects=selects)
 
 
 @contextmanager
@@ -188,7 +197,8 @@ def _finite(lost: Array) -> Array:
 def _key(channels: Channels, options: PruneOptions, scales: Scales) -> tuple[Any, ...]:
     """What rankings depend on, beside the samples."""
     known = [[*place, found] for place, found in sorted(scales.items())]
-    asked = options.criterion, options.seed, options.ignore, options.reads
+    choosing = sorted(channels.selective)
+    asked = options.criterion, options.seed, options.ignore, choosing
     return channels.proto, *asked, known
 
 

@@ -25,7 +25,7 @@ from onnxopt.pruning.follow.silence import mark_sums_that_change
 from onnxopt.pruning.follow.sizes import pin_sizes_that_are_read
 from onnxopt.pruning.groups import ChannelGroup, Declined, find_declined, find_groups
 from onnxopt.pruning.instance import Instance, run_instance
-from onnxopt.pruning.selecting import selective
+from onnxopt.pruning.selecting import drop_idle, selective
 from onnxopt.pruning.tracker import Tracker
 from onnxopt.shapes import infer
 
@@ -40,7 +40,7 @@ class Channels:
         feeds: inputs to run it with once, for shapes.
         ignore: names of nodes whose channels stay.
         selects: layers with so many multiply-accumulates or more may read a part of the channels
-            that others read too (`selecting.py`); None: no layer.
+            that others read too (`selecting.py`), or the layers that are named; None: no layer.
 
     Raises:
         RunError, UnverifiableError: ONNX Runtime cannot run it on these inputs.
@@ -52,20 +52,20 @@ class Channels:
         feeds: Mapping[str, Any],
         ignore: Iterable[str] = (),
         *,
-        selects: int | None = None,
+        selects: int | frozenset[str] | None = None,
     ) -> None:
         self.proto = proto
         self.instance: Instance = run_instance(proto, feeds)
         self.ignore = frozenset(ignore)
-        self._selective: frozenset[str] = frozenset()
+        self.selective = selects if isinstance(selects, frozenset) else frozenset[str]()
         self.model, self.tracker = self.labelled()
-        if selects is not None:
-            self._selective = selective(self.model.graph, self.tracker, self.ignore, selects)
+        if isinstance(selects, int):
+            self.selective = selective(self.model.graph, self.tracker, self.ignore, selects)
             self.model, self.tracker = self.labelled()
 
     def labelled(self) -> tuple[Model, Tracker]:
         """The model once more, with the same atoms."""
-        return labelled(self.proto, self.instance, self.ignore, self._selective)
+        return labelled(self.proto, self.instance, self.ignore, self.selective)
 
     @cached_property
     def groups(self) -> tuple[ChannelGroup, ...]:
@@ -125,6 +125,7 @@ class Channels:
             for node in list(graph.nodes):
                 if (adjust := ADJUST.get(node.op)) is not None and node in tracker.followed:
                     adjust(node, cut)
+        drop_idle(model.graph, cut)
         changed = {value.name for value in tracker.labels if cut.cuts(value)}
         slice_initializers(tracker.labels, cut)
         made = model.to_proto()

@@ -155,7 +155,7 @@ def _on_grid(
             break
         if cost.total(widths) < (1 - meter.tolerated) * aim:
             widths = closer(curves, cost, widths, aim, meter.tolerated) or widths
-        dead = dead_units(analysis, widths)
+        dead = dead_units(analysis, widths, curves)
         off = meter.of(channels.cut(dead)) / target - 1
         if best is None or _badness(off, meter) < _badness(best.off, meter):
             best = Choice(curves, dead, off, options.multiple_of)
@@ -208,8 +208,7 @@ def require_possible(
     is_least = widths == tuple(curve.widths[0] for curve in curves)
     smallest = "smallest" if is_least else "fastest"
     each = cost.by_owner(widths)
-    pairs = zip(analysis.groups, owners(analysis.groups), strict=True)
-    parts = [0.0 if g.is_read else sum(each.get(n, 0.0) for n in names) for g, names in pairs]
+    parts = [sum(each.get(n, 0.0) for n in names) for names in owners(analysis.groups)]
     order = sorted(range(len(parts)), key=lambda i: -parts[i])[:MOST_NAMED]
     named = [
         f"{curves[i].name} ({widths[i]} of {curves[i].widths[-1]} channels stay, "
@@ -242,10 +241,11 @@ def unforeseen(analysis: Analysis, meter: Meter, options: PruneOptions) -> float
     cost = meter.by_widths(analysis.channels, analysis.groups)
     saved = cost.total([len(group.units) for group in analysis.groups])
     grid = 1 if options.relaxed else options.multiple_of
-    problem = Problem(curves_of(analysis, replace(options, multiple_of=grid), {}), cost, 0.0)
+    curves = curves_of(analysis, replace(options, multiple_of=grid), {})
+    problem = Problem(curves, cost, 0.0)
     widths = problem.answer(problem.cheapest)
     saved -= cost.total(widths)
-    cut = analysis.channels.cut(dead_units(analysis, widths))
+    cut = analysis.channels.cut(dead_units(analysis, widths, curves))
     return max(0.0, meter.of(analysis.proto) - saved - meter.of(cut))
 
 
@@ -281,18 +281,36 @@ def _allocated(
         return None
 
 
-def dead_units(analysis: Analysis, widths: Sequence[int]) -> frozenset[int]:
+def dead_units(
+    analysis: Analysis, widths: Sequence[int], curves: Sequence[Curve]
+) -> frozenset[int]:
     """The units beyond the widths; of an axis that would lose all, the best one stays.
 
-    What a layer cannot read any more is among them.
+    Of what a layer reads the same share is chosen from what is left, at a width of its curve.
     """
     channels = analysis.channels
+    given = list(zip(analysis.groups, analysis.rankings, widths, curves, strict=True))
     rank_of: dict[int, float] = {}
     dead: set[int] = set()
-    for group, ranking, width in zip(analysis.groups, analysis.rankings, widths, strict=True):
-        units = len(group.units)
-        for place, number in enumerate(ranking.order.tolist()):
-            rank_of[group.units[number]] = place / units
-            if place < units - width:
-                dead.add(group.units[number])
-    return channels.possible(dead, lambda unit: (rank_of.get(unit, 0.0), unit))
+    for group, ranking, width, _ in given:
+        order = [group.units[number] for number in ranking.order.tolist()]
+        rank_of.update({unit: place / len(order) for place, unit in enumerate(order)})
+        if not group.is_read:
+            dead.update(order[: len(order) - width])
+
+    def worth(unit: int) -> tuple[float, int]:
+        return rank_of.get(unit, 0.0), unit
+
+    dead = set(channels.possible(dead, worth))
+    for group, ranking, width, curve in given:
+        if group.is_read:
+            order = [group.units[number] for number in ranking.order.tolist()]
+            left = [unit for unit in order if unit not in dead]
+            dead.update(left[: len(left) - _of_what_is_left(width, len(left), curve)])
+    return channels.possible(dead, worth)
+
+
+def _of_what_is_left(width: int, left: int, curve: Curve) -> int:
+    """How many of so many channels a layer reads that was to read `width` of all of them."""
+    share = width / curve.widths[-1] * left
+    return min((left, *(w for w in curve.widths if w < left)), key=lambda w: (abs(w - share), w))

@@ -56,14 +56,10 @@ def width_cost(channels: Channels, groups: Sequence[ChannelGroup], mode: StaticM
 def owners(groups: Sequence[ChannelGroup]) -> list[frozenset[str]]:
     """For each group the nodes and weights whose cost is the complexity of its layers.
 
-    Of what one layer reads it is that layer.
+    None of what one layer reads: that layer's cost is already one of what it makes.
     """
     return [
-        frozenset(
-            name
-            for role in group.producers or group.consumers
-            for name in (role.weight.name, role.node.outputs[0].name)
-        )
+        frozenset(n for r in group.producers for n in (r.weight.name, r.node.outputs[0].name))
         for group in groups
     ]
 

@@ -66,7 +66,7 @@ def run(proto: onnx.ModelProto, job: Job, *, source: str, tell: Tell) -> Done:
     plan = Plan(
         model=digest,
         budget=job.plan.budget if job.plan else _reached(pruned, job),
-        options=job.options.settled(job.mode, has_samples=data.used is not None),
+        options=job.options if job.plan else pruner.settled(job.mode),
         calibration="" if data.used is None else data.used.digest,
         samples=job.samples,
         augment=job.augment,

@@ -15,7 +15,8 @@ Blocks: TypeAlias = Literal["auto", "keep", "drop"]
 Reads: TypeAlias = Literal["auto", "all", "some"]
 
 SELECTING_MODES: tuple[Mode, ...] = ("flops", "params")
-"""A Gather costs neither. It takes time that no profile knows, and makes one value more."""
+"""A Gather costs no FLOPs, and one parameter for each channel that is read, which is hardly any of
+the layer's own. It takes time that no profile knows, and makes one value more."""
 
 WORTH_CHOOSING = 10**6
 """Multiply-accumulates of one run of a layer, below which a Gather before it takes more time than

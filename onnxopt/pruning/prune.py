@@ -168,7 +168,7 @@ class Pruner:
 
     def analysis(self, mode: Mode) -> Analysis:
         """The groups of the model as it is; none are enough where blocks might go."""
-        options = self._settled(mode)
+        options = self.settled(mode)
         if options not in self._analyses:
             may_be_empty = self._may_drop("latency") or options.strategy == "slr"
             self._analyses[options] = analyse(
@@ -178,7 +178,8 @@ class Pruner:
             )  # fmt: skip
         return self._analyses[options]
 
-    def _settled(self, mode: Mode) -> PruneOptions:
+    def settled(self, mode: Mode) -> PruneOptions:
+        """The options for a budget of this mode."""
         return self.options.settled(mode, has_samples=self.has_samples)
 
     def require_something(self, mode: Mode) -> None:
@@ -259,7 +260,7 @@ class Pruner:
 
     def approach(self, mode: Mode) -> Approach:
         """The steps before the last round."""
-        options = self._settled(mode)
+        options = self.settled(mode)
         if options not in self._approaches:
             self._approaches[options] = Approach(self._rounds(mode, self.analysis(mode)))
         return self._approaches[options]
@@ -363,7 +364,7 @@ class Pruner:
 
     def _rounds(self, mode: Mode | None, first: Analysis | None) -> Rounds:
         """For budgets of a mode; of a plan, whose options are settled, without one."""
-        options = self.options if mode is None else self._settled(mode)
+        options = self.options if mode is None else self.settled(mode)
         return Rounds(
             self.base, options, self.batches, self.has_samples, self.tell, first,
             self.workers, self.cache,

@@ -29,13 +29,12 @@ class GroupView:
         name: the node that makes its channels first.
         units: how many channels there are.
         members: nodes whose weights change with it.
-        share: what the layers that make it cost, or the one that reads it, as a share of the
-            model's cost.
+        share: what the layers that make it cost, as a share of the model's cost; 0 if none does.
         lost: expected damage, as a share of the outputs' variance (without samples: weights that
             are gone by those that are left), when so many units are gone [units + 1].
         changed: why a cut is only approximate; "" if it is exact.
         measured: `lost` is from samples; else it is a guess from the weights alone.
-        is_read: they are what one layer reads of channels that others read too.
+        is_read: they are what one layer reads of channels that others read too, or that must stay.
     """
 
     name: str
@@ -61,6 +60,7 @@ class GroupChoice:
         width: units that are left.
         removed: numbers of the units that are gone.
         damage: expected loss of output variance at this width.
+        followed: of what one layer reads so many are gone because nothing makes them any more.
         proof: of a cut of random units of this group alone, if that was asked for.
     """
 
@@ -70,6 +70,7 @@ class GroupChoice:
     damage: float
     removed: tuple[int, ...]
     proof: Proof | None = None
+    followed: int = 0
 
     @property
     def name(self) -> str:

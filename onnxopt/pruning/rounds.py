@@ -17,7 +17,6 @@ from onnxopt.pruning.cache import NO_CACHE, Cache
 from onnxopt.pruning.channels import ChannelGroup, Channels
 from onnxopt.pruning.choosing import Choice, choose, least_widths
 from onnxopt.pruning.compensate import compensate, following
-from onnxopt.pruning.curves import Curve
 from onnxopt.pruning.gap import prove_gap, standins
 from onnxopt.pruning.layers import find_layers
 from onnxopt.pruning.meters import Meter
@@ -58,6 +57,7 @@ class Rounds:
         self.pruned = self.base
         self._kept: dict[tuple[str, int], Array] = {}
         self._least: dict[str, int] = {}
+        self._choosing: frozenset[str] | None = None
         self._depth: Depth | None = None
 
     def choose_and_cut(self, meter: Meter, target: float, confirm: Confirm | None = None) -> None:
@@ -84,8 +84,9 @@ class Rounds:
             self._least = least_widths(analysis, self.options)
         proofs = self._proofs(channels)
         proof = self._proved(channels, choice.dead)
+        lost = frozenset(channels.tracker.following(choice.dead))
         groups = tuple(
-            _group_choice(group, view, curve, choice.dead, each)
+            _group_choice(group, view, curve.widths, choice.dead, lost, each)
             for group, view, curve, each in zip(
                 channels.groups, analysis.views(meter), choice.curves, proofs, strict=True
             )
@@ -99,7 +100,7 @@ class Rounds:
 
     def channels(self) -> Channels:
         """Of the model as it is."""
-        return channels_of(self.pruned, self.batches, self.options)
+        return channels_of(self.pruned, self.batches, self.options, self._choosing)
 
     def analysis(self) -> Analysis:
         """Of the model as it is."""
@@ -111,6 +112,7 @@ class Rounds:
             self.pruned, self.batches, self.options,
             has_samples=self.has_samples, tell=self.tell, scales=lambda channels: scales,
             workers=self.workers, cache=self.cache, may_be_empty=self._depth is not None,
+            choosing=self._choosing,
         )  # fmt: skip
 
     def drop(self, chosen: Sequence[BlockChoice]) -> None:
@@ -176,16 +178,12 @@ class Rounds:
         )
         proofs = self._proofs(channels)
         proof = self._proved(channels, dead)
+        lost = frozenset(channels.tracker.following(dead))
         groups = tuple(
-            GroupChoice(
-                group=view,
-                widths=tuple(widths),
-                width=view.units - len(removed),
-                damage=view.lost[len(removed)] - view.lost[0],
-                removed=tuple(removed),
-                proof=each,
+            _group_choice(group, view, widths, dead, lost, each)
+            for group, (view, widths, _), each in zip(
+                channels.groups, recorded.groups, proofs, strict=True
             )
-            for (view, widths, removed), each in zip(recorded.groups, proofs, strict=True)
         )
         self._cut(channels, dead, proof, groups, recorded.multiple_of)
 
@@ -197,6 +195,7 @@ class Rounds:
         groups: tuple[GroupChoice, ...],
         multiple_of: int,
     ) -> None:
+        self._choosing = channels.selective
         self.pruned = channels.cut(dead)
         self._remember(channels, dead)
         with finite():
@@ -278,14 +277,26 @@ def half_of(channels: Channels, group: ChannelGroup, seed: Sequence[int]) -> fro
 
 
 def _group_choice(
-    group: ChannelGroup, view: GroupView, curve: Curve, dead: frozenset[int], proof: Proof | None
+    group: ChannelGroup,
+    view: GroupView,
+    widths: tuple[int, ...],
+    dead: frozenset[int],
+    lost: frozenset[int],
+    proof: Proof | None,
 ) -> GroupChoice:
+    """What became of a group.
+
+    Args:
+        lost: the units of `dead` that layers cannot read, as nothing makes them any more.
+    """
     removed = tuple(i for i, unit in enumerate(group.units) if unit in dead)
+    followed = len(lost.intersection(group.units)) if group.is_read else 0
     return GroupChoice(
         group=view,
-        widths=curve.widths,
+        widths=widths,
         width=len(group.units) - len(removed),
-        damage=max(view.lost[len(removed)] - view.lost[0], 0.0),
+        damage=max(view.lost[len(removed) - followed] - view.lost[0], 0.0),
         removed=removed,
         proof=proof,
+        followed=followed,
     )

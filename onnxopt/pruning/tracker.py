@@ -36,6 +36,7 @@ class Tracker:
         reading: the node that is being followed.
         followed: nodes whose operator is known; only they are adjusted to a cut.
         selective: layers, by their first outputs, that may read a part of what they are given.
+        contractions: the axis of its first input that a product contracts, and that of its weight.
         sources: for an axis of a weight whose indices may go alone the axis of what it reads: an
             index of that one takes its own with it, but not the other way round.
     """
@@ -48,6 +49,7 @@ class Tracker:
     reading: Node | None = None
     followed: set[Node] = field(default_factory=set)
     selective: frozenset[str] = frozenset()
+    contractions: dict[Node, tuple[int, int]] = field(default_factory=dict)
     sources: dict[tuple[Value, int], IntArray] = field(default_factory=dict)
 
     def shape(self, value: Value) -> tuple[int, ...] | None:
@@ -157,15 +159,16 @@ class Tracker:
     def role(self, node: Node, weight: Value, axis: int, side: Side) -> None:
         self.roles.append(Role(node, weight, axis, side))
 
-    def contract(self, node: Node, data: Axis, weight: Value, axis: int) -> None:
-        """The node multiplies an axis of its input with an axis of its weight."""
-        own = self.axes(weight)[axis]
+    def contract(self, node: Node, axis: int, weight: Value, weight_axis: int) -> None:
+        """The node multiplies an axis of its first input with an axis of its weight."""
+        data, own = self.axes(node.inputs[0])[axis], self.axes(weight)[weight_axis]
+        self.contractions[node] = axis, weight_axis
         is_selective = node.outputs[0].name in self.selective
         if not is_selective or isinstance(data, str) or isinstance(own, str):
             self.unite(data, own)
             return
-        self.sources[weight, axis] = data
-        for same in _alike(self.atoms.roots(data)):
+        self.sources[weight, weight_axis] = data
+        for same in _places_of_each(self.atoms.roots(data)):
             self.atoms.join_rows(own[None, same])
 
     def following(self, dead: Collection[int]) -> Iterator[int]:
@@ -194,7 +197,7 @@ class Tracker:
         return first
 
 
-def _alike(roots: IntArray) -> Iterator[IntArray]:
+def _places_of_each(roots: IntArray) -> Iterator[IntArray]:
     """The places of each root that is there more than once."""
     order = np.argsort(roots, kind="stable")
     starts = np.flatnonzero(np.diff(roots[order])) + 1

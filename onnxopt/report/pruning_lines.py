@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from onnxopt.cost import Cost
-from onnxopt.pruning.groups import Declined
+from onnxopt.pruning.groups import READS, Declined
 from onnxopt.pruning.outcome import Accuracy, PruneReport
 from onnxopt.pruning.results import (
     TIME_TOLERATED,
@@ -146,10 +146,16 @@ def final_choices(report: PruneReport) -> list[tuple[GroupChoice, int]]:
 def group_lines(report: PruneReport) -> Iterator[str]:
     choices = final_choices(report)
     cut = [(choice, left) for choice, left in choices if left < choice.units]
-    made = [pair for pair in choices if not pair[0].group.is_read]
-    yield _cut_text("groups", "cut", "channels removed", made)
-    if reads := [pair for pair in choices if pair[0].group.is_read]:
-        yield _cut_text("layers that share channels", "read fewer", "left unread", reads)
+    made = [(choice, left) for choice, left in cut if not choice.group.is_read]
+    units = sum(choice.units for choice, _ in choices if not choice.group.is_read)
+    count = sum(not choice.group.is_read for choice, _ in choices)
+    gone = sum(choice.units - left for choice, left in made)
+    line = f"groups: {len(made)} of {count} cut, {gone:,} of {units:,} channels removed"
+    largest = sorted(made, key=lambda pair: pair[1] - pair[0].units)[:MOST_CUTS]
+    most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
+    yield f"{line}; most from {most}" if most else line
+    if len(choices) > count:
+        yield read_line(report)
     if (grid := report.rounds[-1].multiple_of) > 1:
         yield f"widths: multiples of {grid}, finer in narrow groups; --multiple-of 1 frees them"
     yield proof_line(report)
@@ -164,15 +170,20 @@ def group_lines(report: PruneReport) -> Iterator[str]:
         yield declined_line(declined)
 
 
-def _cut_text(what: str, cut: str, gone: str, choices: Sequence[tuple[GroupChoice, int]]) -> str:
-    """How many of these lost how much, and which most."""
-    lost = [(choice, left) for choice, left in choices if left < choice.units]
-    units = sum(choice.units for choice, _ in choices)
-    count = sum(choice.units - left for choice, left in lost)
-    line = f"{what}: {len(lost)} of {len(choices)} {cut}, {count:,} of {units:,} {gone}"
-    largest = sorted(lost, key=lambda pair: pair[1] - pair[0].units)[:MOST_CUTS]
-    most = ", ".join(f"{choice.name} ({choice.units} to {left})" for choice, left in largest)
-    return f"{line}; most from {most}" if most else line
+def read_line(report: PruneReport) -> str:
+    """How many layers read less than they are given, and which leave most."""
+    unread: dict[str, int] = {}
+    for choice in (choice for done in report.rounds for choice in done.groups):
+        if choice.group.is_read:
+            own = len(choice.removed) - choice.followed
+            unread[choice.name] = unread.get(choice.name, 0) + own
+    some = {name: count for name, count in unread.items() if count}
+    line = (
+        f"reads: {len(some)} of {len(unread)} layers that may choose read a part of their channels"
+    )
+    largest = sorted(some, key=lambda name: -some[name])[:MOST_CUTS]
+    most = ", ".join(f"{name.removesuffix(READS)} ({some[name]} left unread)" for name in largest)
+    return f"{line}; {most}" if most else line
 
 
 def block_lines(report: PruneReport) -> Iterator[str]:
@@ -253,7 +264,7 @@ def group_row(group: GroupView) -> tuple[str, ...]:
         "exact" if group.exact else "approximate",
         str(group.units),
         str(len(group.members)),
-        f"{group.share:.1%}",
+        "" if group.is_read else f"{group.share:.1%}",
         *(f"{max(value, 0.0):.2g}" for value in lost),
     )
 

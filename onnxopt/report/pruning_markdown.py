@@ -50,7 +50,7 @@ def _groups(report: PruneReport) -> str:
             "exact" if choice.group.exact else f"approximate: {choice.group.changed}",
             str(choice.units),
             str(left),
-            f"{choice.group.share:.1%}",
+            "" if choice.group.is_read else f"{choice.group.share:.1%}",
             "-" if choice.proof is None else error_text(choice.proof.error),
         )
         for choice, left in final_choices(report)

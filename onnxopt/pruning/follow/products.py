@@ -20,7 +20,7 @@ def convolution(node: Node, t: Tracker) -> None:
     data, weight = t.axes(x), t.axes(w)
     group = int(node.attr("group") or 1)
     if group == 1:
-        t.contract(node, data[1], w, 1)
+        t.contract(node, 1, w, 1)
         made = weight[0]
     else:
         made = _grouped(node, t, data[1], weight, group, (t.shape(w) or (0, 0))[1])
@@ -72,8 +72,7 @@ def adjust_convolution(node: Node, cut: Cut) -> None:
     """`group` follows the channels and the width of a group."""
     group = int(node.attr("group") or 1)
     if group == 1:
-        if node.outputs[0].name in cut.tracker.selective:
-            select(node, 1, 1, cut)
+        select(node, cut)
         return
     x, w, _, _ = _convolution_inputs(node)
     channels = cut.size(x, 1)
@@ -121,9 +120,9 @@ def gemm(node: Node, t: Tracker) -> None:
     """A' [M, K] times B' [K, N] plus C that broadcasts to [M, N]."""
     a, b = t.axes(node.inputs[0]), t.axes(node.inputs[1])
     flip_a, flip_b = bool(node.attr("transA")), bool(node.attr("transB"))
-    rows, inner = (a[1], a[0]) if flip_a else (a[0], a[1])
+    rows = a[1] if flip_a else a[0]
     columns = b[0] if flip_b else b[1]
-    t.contract(node, inner, node.inputs[1], 1 if flip_b else 0)
+    t.contract(node, 0 if flip_a else 1, node.inputs[1], 1 if flip_b else 0)
     t.role(node, node.inputs[1], 1 if flip_b else 0, "in")
     t.role(node, node.inputs[1], 0 if flip_b else 1, "out")
     t.role(node, node.inputs[0], 0 if flip_a else 1, "in")
@@ -131,13 +130,6 @@ def gemm(node: Node, t: Tracker) -> None:
     t.set(output, [rows, columns])
     if (c := node.input(2)) is not None:
         t.set(output, _with_bias(c, output, t))
-
-
-def adjust_product(node: Node, cut: Cut) -> None:
-    """A layer that reads a part of what it is given is given that part."""
-    if node.outputs[0].name in cut.tracker.selective:
-        axis = len(cut.tracker.axes(node.inputs[0])) - 1
-        select(node, axis, 1 if node.attr("transB") else 0, cut)
 
 
 def _with_bias(c: Value, output: Value, t: Tracker) -> list[Axis]:
@@ -153,7 +145,7 @@ def matmul(node: Node, t: Tracker) -> None:
     if shape is None or not a or not b:
         t.set(output, unknown([left, right], output, t))
         return
-    t.contract(node, a[-1], right, max(len(b) - 2, 0))
+    t.contract(node, len(a) - 1, right, max(len(b) - 2, 0))
     t.role(node, right, max(len(b) - 2, 0), "in")
     t.role(node, left, len(a) - 1, "in")
     result = _batch(node, t, left, right, shape)
@@ -245,5 +237,5 @@ FOLLOW = {
 ADJUST = {
     **dict.fromkeys(("Conv", "QLinearConv", "ConvInteger", "FusedConv"), adjust_convolution),
     "ConvTranspose": adjust_transposed,
-    **dict.fromkeys(("Gemm", "MatMul"), adjust_product),
+    **dict.fromkeys(("Gemm", "MatMul"), select),
 }

@@ -61,7 +61,8 @@ class Channels:
         self.model, self.tracker = self.labelled()
         if isinstance(selects, int):
             self.selective = selective(self.model.graph, self.tracker, self.ignore, selects)
-            self.model, self.tracker = self.labelled()
+            if self.selective:
+                self.model, self.tracker = self.labelled()
 
     def labelled(self) -> tuple[Model, Tracker]:
         """The model once more, with the same atoms."""

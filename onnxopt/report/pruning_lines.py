@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 
 from onnxopt.cost import Cost
-from onnxopt.pruning.groups import READS, Declined
+from onnxopt.pruning.groups import Declined
 from onnxopt.pruning.outcome import Accuracy, PruneReport
 from onnxopt.pruning.results import (
     TIME_TOLERATED,
@@ -176,13 +176,14 @@ def read_line(report: PruneReport) -> str:
     for choice in (choice for done in report.rounds for choice in done.groups):
         if choice.group.is_read:
             own = len(choice.removed) - choice.followed
-            unread[choice.name] = unread.get(choice.name, 0) + own
+            (layer,) = choice.group.members
+            unread[layer] = unread.get(layer, 0) + own
     some = {name: count for name, count in unread.items() if count}
     line = (
         f"reads: {len(some)} of {len(unread)} layers that may choose read a part of their channels"
     )
     largest = sorted(some, key=lambda name: -some[name])[:MOST_CUTS]
-    most = ", ".join(f"{name.removesuffix(READS)} ({some[name]} left unread)" for name in largest)
+    most = ", ".join(f"{name} ({some[name]} left unread)" for name in largest)
     return f"{line}; {most}" if most else line
 
 

@@ -151,7 +151,7 @@ def pruning_of(
         raise UsageError(
             "agreement is told on calibration samples that take no part", "add --calibration FILE"
         )
-    options = PruneOptions(multiple_of=channel_block(), relaxed=True)
+    options = PruneOptions(multiple_of=channel_block(), relaxed=True, reads="all")
     job = Job(
         mode=budgets[0].mode,
         options=options,

@@ -413,6 +413,17 @@ def test_a_gather_of_all_that_a_cut_has_left_goes() -> None:
         assert outputs(small).shape == outputs(proto).shape
 
 
+def test_a_layer_that_chooses_once_more_has_one_gather() -> None:
+    channels = two_readers()
+    once = channels.cut(of(channels, "c (reads)").units[:2])
+    again = channels_of(once, selects=0)
+    twice = again.cut(of(again, "c (reads)").units[1:3])
+    (gather,) = (n for n in twice.graph.node if n.op_type == "Gather")
+    assert gather.input[0] == "s"
+    assert weight(twice, gather.input[1]).tolist() == [2, 5, 6, 7]
+    assert outputs(twice).shape == outputs(once).shape
+
+
 def of_stream(channels: Channels) -> list[int]:
     """The unit of each of the channels that w1 makes."""
     value = next(v for v in channels.tracker.labels if v.name == "w1")

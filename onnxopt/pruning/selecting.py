@@ -102,6 +102,8 @@ def select(node: Node, cut: Cut) -> None:
         picked = before.inputs[1].array  # after its own adjustment, as it comes first
         assert picked is not None
         data, chosen = before.inputs[0], picked[chosen]
+        if not before.outputs[0].is_graph_output:
+            detach(before)
     made = graph.new_value(f"{data.name}_selected")
     indices = graph.add_initializer(chosen.astype(np.int64), f"{made.name}_channels")
     gather = Node("Gather", [data, indices], [made], {"axis": axis}, opset=node.opset)
